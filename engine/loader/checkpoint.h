@@ -1,0 +1,114 @@
+// A model on disk, opened and checked but not read: a config, a list of memory-mapped tensors under
+// Hugging Face's names, and what a tokenizer needs. Untrusted input: every size is checked against
+// the file before it is used.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/model/config.h"
+
+namespace nibble {
+
+// How a tensor's values are stored. Q… are GGUF block types (reference: ggml).
+enum class TensorType : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K
+};
+const char* Name(TensorType type);
+int64_t BlockValues(TensorType type);  // values of one block; 1 for plain types
+int64_t BlockBytes(TensorType type);
+
+// One tensor, in Hugging Face's name and shape ([out, in]; vectors [length]).
+struct TensorRef {
+  std::string name;
+  std::vector<int64_t> shape;
+  TensorType type = TensorType::kF32;
+  const uint8_t* data = nullptr;  // into the mapped file; perhaps unaligned
+  int64_t bytes = 0;
+  std::string file;  // for messages: the file's base name
+  // GGUF's `llama` stores q and k rows interleaved per head: > 0 means logical row i of each head
+  // of this many rows is stored at 2i (first half) or 2(i - rows/2) + 1 (second half).
+  int64_t permuted_head_rows = 0;
+
+  int64_t rows() const { return shape.empty() ? 1 : shape[0]; }
+  int64_t cols() const;  // product of the other dimensions
+  int64_t NumValues() const { return rows() * cols(); }
+};
+
+// Logical rows [first, first + count) in fp32, row-major: blocks dequantized, the permutation
+// undone. out.size() == count * cols(). Thread-safe.
+void ReadRows(const TensorRef& tensor, int64_t first, int64_t count, std::span<float> out);
+
+// The tokenizer as GGUF's metadata tells it.
+struct GgufTokenizer {
+  std::string model;  // "gpt2", "bert", "llama"
+  std::string pre;    // "smollm", "llama-bpe", …
+  std::vector<std::string> tokens;
+  std::vector<int32_t>
+      token_types;  // 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte
+  std::vector<std::string> merges;
+  std::optional<int32_t> bos_id, eos_id, unk_id, pad_id;
+  std::optional<bool> add_bos, add_eos;
+};
+
+// The text of Hugging Face's files; empty when absent.
+struct HuggingFaceTokenizer {
+  std::string tokenizer_json;
+  std::string tokenizer_config_json;
+};
+
+class Checkpoint {
+ public:
+  // path: a directory in Hugging Face layout or a .gguf file.
+  // Errors: NOT_FOUND (no such path), DATA_LOSS (corrupt: file, what, where), UNIMPLEMENTED (an
+  // architecture, tensor type or format we do not have, by name), INVALID_ARGUMENT (not a model),
+  // FAILED_PRECONDITION (config.json and tensors disagree: both values named).
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path);
+  ~Checkpoint();
+
+  const std::string& path() const { return path_; }
+  const ModelConfig& config() const { return config_; }
+  const std::vector<TensorRef>& tensors() const { return tensors_; }
+  const TensorRef* Find(std::string_view name) const;  // null if absent
+
+  // At most one is present. Both absent: the model serves token ids.
+  const std::optional<GgufTokenizer>& gguf_tokenizer() const { return gguf_tokenizer_; }
+  const std::optional<HuggingFaceTokenizer>& hf_tokenizer() const { return hf_tokenizer_; }
+  const std::string& chat_template() const { return chat_template_; }  // empty: none
+  std::string bos_token,
+      eos_token;  // texts for the chat template; filled from the tokenizer's files when known
+
+ private:
+  friend class GgufReader;
+  friend class HuggingFaceReader;
+  class Mapping;
+
+  std::string path_;
+  ModelConfig config_;
+  std::vector<TensorRef> tensors_;
+  std::map<std::string, size_t, std::less<>> index_;
+  std::optional<GgufTokenizer> gguf_tokenizer_;
+  std::optional<HuggingFaceTokenizer> hf_tokenizer_;
+  std::string chat_template_;
+  std::vector<std::unique_ptr<Mapping>> mappings_;
+};
+
+}  // namespace nibble

@@ -1,0 +1,94 @@
+// A loaded model: weights in device memory, a KV cache, a workspace, a tokenizer, and its forward
+// pass. Everything but the KV pages and the workspace is immutable after Load. Forward passes run
+// on the engine thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/loader/checkpoint.h"
+#include "engine/memory/ledger.h"
+#include "engine/model/config.h"
+#include "engine/step.h"
+#include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "kernels/backend.h"
+
+namespace nibble {
+
+struct ModelOptions {
+  std::optional<WeightFormat> weights;  // kNf4 or kBf16; absent: NF4
+  int32_t group_size = 64;
+  bool double_quant = true;
+  std::optional<DType> kv_dtype;  // absent: bf16 for bf16 models, else fp16
+  int64_t max_context = 0;        // 0: the model's own
+  int64_t kv_bytes = 0;  // 0: room for max(max_context, 16384) positions, less if memory is short
+};
+
+// Where a load stands; bytes are of the checkpoint's tensors.
+struct LoadProgress {
+  std::string stage;  // "open", "weights", "ready"
+  int64_t done_bytes = 0;
+  int64_t total_bytes = 0;
+};
+
+class Model {
+ public:
+  // What loading this will take, exactly. `free_bytes` bounds the default KV size; an explicit
+  // kv_bytes is taken as it is. Errors: INVALID_ARGUMENT (an option out of range),
+  // FAILED_PRECONDITION, UNIMPLEMENTED.
+  static absl::StatusOr<MemoryPlan> Plan(const Checkpoint& checkpoint, const ModelOptions& options,
+                                         const StepLimits& limits, const Backend& backend,
+                                         int64_t free_bytes);
+
+  // Allocates what Plan says (and fails if anything differs), quantizes tensor by tensor, builds
+  // the tokenizer. `progress` is called on this thread; `cancelled` is polled between tensors.
+  // Errors: as Plan; FAILED_PRECONDITION when the ledger refuses; INVALID_ARGUMENT naming tensor
+  // and index of a NaN; DATA_LOSS; CANCELLED.
+  static absl::StatusOr<std::unique_ptr<Model>> Load(
+      std::string name, const Checkpoint& checkpoint, const ModelOptions& options,
+      const StepLimits& limits, Backend* backend, Ledger* ledger,
+      const std::function<void(const LoadProgress&)>& progress,
+      const std::function<bool()>& cancelled);
+  virtual ~Model() = default;
+
+  const std::string& name() const { return name_; }
+  const ModelConfig& config() const { return config_; }
+  const ModelOptions& options() const { return options_; }  // with the defaults filled in
+  const MemoryPlan& plan() const { return plan_; }
+  const StepLimits& limits() const { return limits_; }
+  const Tokenizer* tokenizer() const { return tokenizer_.get(); }             // may be null
+  const ChatTemplate* chat_template() const { return chat_template_.get(); }  // may be null
+  const KvCache& kv_cache() const { return kv_; }  // zero pages for encoders
+  int64_t max_context() const { return options_.max_context; }
+  const std::string& bos_token() const { return bos_token_; }
+  const std::string& eos_token() const { return eos_token_; }
+
+  virtual bool can_generate() const = 0;
+  virtual bool can_embed() const = 0;
+
+  // Computes a step; results are in step->sampled or step->pooled when it returns.
+  // Errors: INTERNAL when the device failed (the step's sequences fail, nothing else).
+  virtual absl::Status Decode(DecodeStep* step) = 0;
+  virtual absl::Status Encode(EncodeStep* step) = 0;
+
+ protected:
+  std::string name_;
+  ModelConfig config_;
+  ModelOptions options_;
+  MemoryPlan plan_;
+  StepLimits limits_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ChatTemplate> chat_template_;
+  std::string bos_token_, eos_token_;
+  KvCache kv_;
+  Reservation reservation_;
+};
+
+}  // namespace nibble

@@ -1,0 +1,84 @@
+// THE 4-bit format: bitsandbytes' NF4 with optional double quantization. The tables live in nf4.cc
+// and nowhere else.
+//
+//   matrix [N,K]  is flattened row-major into n = N·K values; groups of group_size consecutive
+//   values share a scale,
+//                 so groups straddle rows when K % group_size != 0, and the last group may be
+//                 short.
+//   codes         byte j = code[2j] << 4 | code[2j+1]; (n+1)/2 bytes; an odd n is padded with code
+//   7 (zero). absmax        fp32 [ceil(n / group_size)], the largest |value| of each group. double
+//   quant  absmax[i] = map[absmax_codes[i]] · nested_absmax[i/256] + nested_offset, multiply and
+//   add rounded apart.
+//
+// Source: bitsandbytes (the CPU path, bit for bit), QLoRA (Dettmers et al. 2023).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace nibble {
+
+inline constexpr int64_t kNestedGroup = 256;
+
+// The 16 values a code stands for, and the 15 decision thresholds (code(x) = how many are < x).
+const std::array<float, 16>& Nf4Codebook();
+const std::array<float, 15>& Nf4Thresholds();
+// bitsandbytes' signed dynamic 8-bit map, ascending, in its fused-multiply-add variant.
+const std::array<float, 256>& DynamicMap();
+
+bool IsAllowedGroupSize(int64_t group_size);  // 32, 64, 128 … 4096
+
+// One matrix in the checkpoint's own order. Either `absmax` or the four nested fields are filled.
+struct Nf4Matrix {
+  int64_t n = 0;  // N: rows
+  int64_t k = 0;  // K: columns
+  int32_t group_size = 64;
+  bool double_quant = false;
+  std::vector<uint8_t> codes;
+  std::vector<float> absmax;
+  std::vector<uint8_t> absmax_codes;
+  std::vector<float> nested_absmax;
+  float nested_offset = 0;
+  std::array<float, 256> nested_map{};  // as stored by whoever wrote the matrix
+
+  int64_t NumValues() const { return n * k; }
+  int64_t NumGroups() const { return (NumValues() + group_size - 1) / group_size; }
+};
+
+// Streams one matrix into NF4 in slices, so that only a slice is ever held in fp32.
+// Slices are added in order; each begins at an even flat index and at a multiple of group_size
+// (any slice but the last has a length that is a multiple of both).
+class Nf4Quantizer {
+ public:
+  // group_size must be allowed. n, k > 0.
+  Nf4Quantizer(int64_t n, int64_t k, int32_t group_size, bool double_quant);
+
+  // Quantizes values[0 .. size) as flat elements [offset, offset+size). Safe to call from several
+  // threads at once for different slices.
+  // Errors: INVALID_ARGUMENT naming the flat index of a NaN or Inf.
+  absl::Status Add(int64_t offset, std::span<const float> values);
+
+  // Quantizes the scales if double_quant, and gives the matrix away. Call once, after every slice.
+  Nf4Matrix Finish();
+
+ private:
+  Nf4Matrix matrix_;
+  bool double_quant_;
+};
+
+// The whole matrix at once; the same bits as the streaming form.
+absl::StatusOr<Nf4Matrix> QuantizeNf4(std::span<const float> values, int64_t n, int64_t k,
+                                      int32_t group_size, bool double_quant);
+
+// The fp32 scale of group i, un-nested with two roundings.
+float GroupScale(const Nf4Matrix& matrix, int64_t group);
+
+// values[i] = codebook[code] · scale for flat elements [offset, offset+values.size()).
+void DequantizeNf4(const Nf4Matrix& matrix, int64_t offset, std::span<float> values);
+
+}  // namespace nibble
