@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Sets up and passes the tests on a Debian 12 machine that has nothing installed by hand.
+#   tests/run.sh          the release suite
+#   tests/run.sh --all    also AddressSanitizer + UndefinedBehaviorSanitizer, and ThreadSanitizer for engine and kernels
+# One ctest summary at the end, whatever ran. Exit code: ctest's.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+presets=(release)
+case "${1:-}" in
+  "") ;;
+  --all) presets=(release asan tsan) ;;
+  *)
+    sed -n '2,5p' "$0" | sed 's/^# \{0,1\}//' >&2
+    exit 2
+    ;;
+esac
+
+deploy/install_packages.sh build test
+# Models are not committed; what needs the real ones is skipped by name when they cannot be had.
+if models=$(deploy/fetch_models.sh); then
+  export NIBBLE_TEST_MODELS=$models
+else
+  echo "tests/run.sh: the demo models could not be fetched; tests that need them will be skipped"
+fi
+
+mkdir -p build/all
+: >build/all/CTestTestfile.cmake
+for preset in "${presets[@]}"; do
+  echo "== build $preset"
+  cmake --preset "$preset" >"build/$preset.configure.log" 2>&1 || {
+    cat "build/$preset.configure.log" >&2
+    exit 1
+  }
+  cmake --build "build/$preset" -j "$(nproc)" -- --quiet
+  echo "subdirs(\"../$preset/tests\")" >>build/all/CTestTestfile.cmake
+done
+
+export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
+export ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1"
+exec ctest --test-dir build/all --output-on-failure -j "$(nproc)"
