@@ -1,14 +1,18 @@
 // THE 4-bit format: bitsandbytes' NF4 with optional double quantization. The tables live in nf4.cc
-// and nowhere else.
+// and nowhere else. Knows nothing of files, models or devices' packed layouts.
 //
-//   matrix [N,K]  is flattened row-major into n = N·K values; groups of group_size consecutive
-//   values share a scale,
-//                 so groups straddle rows when K % group_size != 0, and the last group may be
-//                 short.
-//   codes         byte j = code[2j] << 4 | code[2j+1]; (n+1)/2 bytes; an odd n is padded with code
-//   7 (zero). absmax        fp32 [ceil(n / group_size)], the largest |value| of each group. double
-//   quant  absmax[i] = map[absmax_codes[i]] · nested_absmax[i/256] + nested_offset, multiply and
-//   add rounded apart.
+//   matrix [N, K] := value[n]         flattened row-major, n = N·K
+//   group         := value[group_size]
+//       So groups straddle rows when K % group_size != 0, and the last group may be short.
+//   codes         := byte[(n + 1) / 2], byte j = code[2j] << 4 | code[2j + 1]
+//       An odd n is padded with code 7 (zero).
+//   absmax        := fp32[G], G = ceil(n / group_size), the largest |value| of each group
+//   double quantization replaces absmax by
+//       absmax_codes  := byte[G]
+//       nested_absmax := fp32[ceil(G / 256)]
+//       nested_offset := fp32
+//       absmax[i] = map[absmax_codes[i]] · nested_absmax[i / 256] + nested_offset,
+//       multiply and add rounded apart.
 //
 // Source: bitsandbytes (the CPU path, bit for bit), QLoRA (Dettmers et al. 2023).
 #pragma once
@@ -30,6 +34,9 @@ const std::array<float, 16>& Nf4Codebook();
 const std::array<float, 15>& Nf4Thresholds();
 // bitsandbytes' signed dynamic 8-bit map, ascending, in its fused-multiply-add variant.
 const std::array<float, 256>& DynamicMap();
+// The index in DynamicMap() that value, scaled to [-1, 1], is stored as: nearest to the centre of
+// its bin among 65,536, so entries nearest zero take their neighbours' codes (0 becomes 131).
+uint8_t DynamicCode(float value);
 
 bool IsAllowedGroupSize(int64_t group_size);  // 32, 64, 128 … 4096
 
@@ -60,7 +67,7 @@ class Nf4Quantizer {
 
   // Quantizes values[0 .. size) as flat elements [offset, offset+size). Safe to call from several
   // threads at once for different slices.
-  // Errors: INVALID_ARGUMENT naming the flat index of a NaN or Inf.
+  // Errors: INVALID_ARGUMENT naming the flat index of a NaN or Inf (the slice's first).
   absl::Status Add(int64_t offset, std::span<const float> values);
 
   // Quantizes the scales if double_quant, and gives the matrix away. Call once, after every slice.
@@ -74,6 +81,10 @@ class Nf4Quantizer {
 // The whole matrix at once; the same bits as the streaming form.
 absl::StatusOr<Nf4Matrix> QuantizeNf4(std::span<const float> values, int64_t n, int64_t k,
                                       int32_t group_size, bool double_quant);
+
+// Turns matrix->absmax into the four nested fields around a given offset (bitsandbytes stores its
+// own, which depends on its thread count; Finish() takes fp32 of the fp64 mean).
+void NestScales(float offset, Nf4Matrix* matrix);
 
 // The fp32 scale of group i, un-nested with two roundings.
 float GroupScale(const Nf4Matrix& matrix, int64_t group);
