@@ -3,12 +3,13 @@
 // on the engine thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -22,12 +23,15 @@
 
 namespace nibble {
 
+class Inventory;
+class Workspace;
+
 struct ModelOptions {
   std::optional<WeightFormat> weights;  // kNf4 or kBf16; absent: NF4
   int32_t group_size = 64;
   bool double_quant = true;
   std::optional<DType> kv_dtype;  // absent: bf16 for bf16 models, else fp16
-  int64_t max_context = 0;        // 0: the model's own
+  int64_t max_context = 0;        // 0, or more than the model's own: the model's own
   int64_t kv_bytes = 0;  // 0: room for max(max_context, 16384) positions, less if memory is short
 };
 
@@ -38,11 +42,19 @@ struct LoadProgress {
   int64_t total_bytes = 0;
 };
 
+// Matrix products done so far, by the form of their weights.
+struct GemmCalls {
+  int64_t nf4 = 0;
+  int64_t bf16 = 0;
+  int64_t fp16 = 0;
+};
+
 class Model {
  public:
   // What loading this will take, exactly. `free_bytes` bounds the default KV size; an explicit
   // kv_bytes is taken as it is. Errors: INVALID_ARGUMENT (an option out of range),
-  // FAILED_PRECONDITION, UNIMPLEMENTED.
+  // FAILED_PRECONDITION (config and tensors disagree; not even one context of KV fits),
+  // UNIMPLEMENTED.
   static absl::StatusOr<MemoryPlan> Plan(const Checkpoint& checkpoint, const ModelOptions& options,
                                          const StepLimits& limits, const Backend& backend,
                                          int64_t free_bytes);
@@ -56,29 +68,51 @@ class Model {
       const StepLimits& limits, Backend* backend, Ledger* ledger,
       const std::function<void(const LoadProgress&)>& progress,
       const std::function<bool()>& cancelled);
-  virtual ~Model() = default;
+  virtual ~Model();
 
   const std::string& name() const { return name_; }
   const ModelConfig& config() const { return config_; }
   const ModelOptions& options() const { return options_; }  // with the defaults filled in
   const MemoryPlan& plan() const { return plan_; }
+  // What the workspace is sized for: an encoder's max_rows admits its longest input.
   const StepLimits& limits() const { return limits_; }
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }             // may be null
   const ChatTemplate* chat_template() const { return chat_template_.get(); }  // may be null
   const KvCache& kv_cache() const { return kv_; }  // zero pages for encoders
+  // Positions of one sequence; never more than the KV cache holds.
   int64_t max_context() const { return options_.max_context; }
   const std::string& bos_token() const { return bos_token_; }
   const std::string& eos_token() const { return eos_token_; }
+  const GemmCalls& gemm_calls() const { return gemm_calls_; }  // engine thread
 
   virtual bool can_generate() const = 0;
   virtual bool can_embed() const = 0;
 
-  // Computes a step; results are in step->sampled or step->pooled when it returns.
-  // Errors: INTERNAL when the device failed (the step's sequences fail, nothing else).
+  // Computes a step; results are in step->sampled or step->pooled when it returns. `sampled` grows
+  // but never shrinks, so that its vectors keep their memory: one per plan, then leftovers.
+  // Errors: INTERNAL when the device failed (the step's sequences fail, nothing else);
+  // FAILED_PRECONDITION when the model cannot do this.
   virtual absl::Status Decode(DecodeStep* step) = 0;
   virtual absl::Status Encode(EncodeStep* step) = 0;
 
  protected:
+  // A model that knows its tensors and its workspace but has no memory yet; Plan stops here.
+  static absl::StatusOr<std::unique_ptr<Model>> Prepare(const Checkpoint& checkpoint,
+                                                        const ModelOptions& options,
+                                                        const StepLimits& limits,
+                                                        const Backend& backend, int64_t free_bytes);
+  absl::Status ReadText(const Checkpoint& checkpoint);
+  absl::Status DrawPlan(const Backend& backend, int64_t free_bytes);
+  absl::Status Allocate(Backend* backend);
+  // INTERNAL if a kind of memory took another number of bytes than the plan says.
+  absl::Status CheckUse();
+  Buffer& Memory(MemoryKind kind) { return memory_[static_cast<size_t>(kind)]; }
+  // Backend::MatMul, counted.
+  void MatMul(const Activations& x, std::span<const MatMulPart> parts);
+  // Lends the backend this model's scratch memory; every step begins with it.
+  void BeginStep();
+
+  Reservation reservation_;  // first: given back after the memory itself
   std::string name_;
   ModelConfig config_;
   ModelOptions options_;
@@ -88,7 +122,12 @@ class Model {
   std::unique_ptr<ChatTemplate> chat_template_;
   std::string bos_token_, eos_token_;
   KvCache kv_;
-  Reservation reservation_;
+  Backend* backend_ = nullptr;
+  std::unique_ptr<Inventory> inventory_;
+  std::unique_ptr<Workspace> workspace_;
+  std::array<Buffer, kNumMemoryKinds> memory_;
+  int64_t scratch_bytes_ = 0;
+  GemmCalls gemm_calls_;
 };
 
 }  // namespace nibble

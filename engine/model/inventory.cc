@@ -1,0 +1,184 @@
+// Looks tensors up, checks their shapes and packs them into the two arenas.
+#include "engine/model/inventory.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "engine/model/model.h"
+#include "engine/status.h"
+
+namespace nibble {
+namespace {
+
+constexpr int64_t kCodesAlignment = 64;
+constexpr int64_t kScalesAlignment = 16;
+constexpr int64_t kSmallAlignment = 4;
+
+// Places one array after the other in an arena.
+class Cursor {
+ public:
+  int64_t Take(int64_t bytes, int64_t alignment) {
+    const int64_t begin = (end_ + alignment - 1) / alignment * alignment;
+    padding_ += begin - end_;
+    end_ = begin + bytes;
+    return begin;
+  }
+  int64_t end() const { return end_; }
+  int64_t padding() const { return padding_; }
+
+ private:
+  int64_t end_ = 0;
+  int64_t padding_ = 0;
+};
+
+// Small vectors keep the file's type; blocks of GGUF become fp32.
+DType VectorType(TensorType type) {
+  switch (type) {
+    case TensorType::kF16:
+      return DType::kF16;
+    case TensorType::kBF16:
+      return DType::kBF16;
+    default:
+      return DType::kF32;
+  }
+}
+
+// The file's own 16-bit type; otherwise fp16 until a value is seen that it cannot hold.
+WeightSpec SixteenBits(const TensorRef& tensor) {
+  WeightSpec spec;
+  spec.format = tensor.type == TensorType::kBF16 ? WeightFormat::kBf16 : WeightFormat::kF16;
+  return spec;
+}
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ","), "]");
+}
+
+}  // namespace
+
+Inventory::Inventory(const Checkpoint& checkpoint, const ModelOptions& options)
+    : checkpoint_(&checkpoint) {
+  matrix_form_.format = options.weights.value_or(WeightFormat::kNf4);
+  matrix_form_.group_size = options.group_size;
+  matrix_form_.double_quant = options.double_quant;
+}
+
+const TensorRef* Inventory::Find(const std::string& name, std::initializer_list<int64_t> shape) {
+  if (!status_.ok()) return nullptr;
+  const TensorRef* tensor = checkpoint_->Find(name);
+  if (tensor == nullptr) {
+    status_ =
+        Error(absl::StatusCode::kFailedPrecondition, "MISSING_TENSOR",
+              absl::StrCat(checkpoint_->path(), ": tensor \"", name, "\" is missing; architecture ",
+                           checkpoint_->config().architecture_name, " needs it"));
+    return nullptr;
+  }
+  const std::vector<int64_t> wanted(shape);
+  if (tensor->shape != wanted) {
+    status_ = Error(
+        absl::StatusCode::kFailedPrecondition, "SHAPE_MISMATCH",
+        absl::StrCat(tensor->file, ": tensor \"", name, "\" has shape ", ShapeText(tensor->shape),
+                     ", the model's config says ", ShapeText(wanted)));
+    return nullptr;
+  }
+  return tensor;
+}
+
+const Weight* Inventory::Add(const TensorRef* tensor, MemoryKind kind, const WeightSpec& spec) {
+  PlacedMatrix& matrix = matrices_.emplace_back();
+  matrix.tensor = tensor;
+  matrix.kind = kind;
+  matrix.weight.spec = spec;
+  matrix.weight.spec.n = tensor->rows();
+  matrix.weight.spec.k = tensor->cols();
+  return &matrix.weight;
+}
+
+const Weight* Inventory::Matrix(const std::string& name, int64_t n, int64_t k) {
+  const TensorRef* tensor = Find(name, {n, k});
+  return tensor == nullptr ? nullptr : Add(tensor, MemoryKind::kWeights, matrix_form_);
+}
+
+const Weight* Inventory::Head(const std::string& name, int64_t n, int64_t k) {
+  const TensorRef* tensor = Find(name, {n, k});
+  return tensor == nullptr ? nullptr : Add(tensor, MemoryKind::kWeights, SixteenBits(*tensor));
+}
+
+const Weight* Inventory::Table(const std::string& name, int64_t n, int64_t k) {
+  const TensorRef* tensor = Find(name, {n, k});
+  return tensor == nullptr ? nullptr : Add(tensor, MemoryKind::kEmbeddings, SixteenBits(*tensor));
+}
+
+const VectorView* Inventory::Vector(const std::string& name, int64_t length) {
+  const TensorRef* tensor = Find(name, {length});
+  if (tensor == nullptr) return nullptr;
+  PlacedVector& vector = vectors_.emplace_back();
+  vector.tensor = tensor;
+  vector.view.dtype = VectorType(tensor->type);
+  vector.view.length = length;
+  return &vector.view;
+}
+
+Linear Inventory::Projection(const std::string& prefix, int64_t n, int64_t k, bool has_bias) {
+  return {Matrix(prefix + ".weight", n, k), has_bias ? Vector(prefix + ".bias", n) : nullptr};
+}
+
+void Inventory::Place(const Backend& backend, MemoryPlan* plan) {
+  Cursor weights, embeddings;
+  const auto arena = [&](MemoryKind kind) -> Cursor& {
+    return kind == MemoryKind::kEmbeddings ? embeddings : weights;
+  };
+  for (PlacedMatrix& matrix : matrices_) {
+    matrix.size = backend.PackedBytes(matrix.weight.spec);
+    plan->items.push_back({matrix.kind, matrix.tensor->name, matrix.size.Total()});
+    matrix.codes_at = arena(matrix.kind).Take(matrix.size.codes, kCodesAlignment);
+  }
+  for (PlacedMatrix& matrix : matrices_) {
+    if (matrix.size.scales == 0) continue;
+    matrix.scales_at = arena(matrix.kind).Take(matrix.size.scales, kScalesAlignment);
+  }
+  for (PlacedMatrix& matrix : matrices_) {
+    if (matrix.size.nested == 0) continue;
+    matrix.nested_at = arena(matrix.kind).Take(matrix.size.nested, kSmallAlignment);
+  }
+  for (PlacedVector& vector : vectors_) {
+    const int64_t bytes = vector.view.length * SizeOf(vector.view.dtype);
+    plan->items.push_back({MemoryKind::kWeights, vector.tensor->name, bytes});
+    vector.at = weights.Take(bytes, kSmallAlignment);
+  }
+  if (weights.padding() > 0) {
+    plan->items.push_back({MemoryKind::kWeights, "padding", weights.padding()});
+  }
+  if (embeddings.padding() > 0) {
+    plan->items.push_back({MemoryKind::kEmbeddings, "padding", embeddings.padding()});
+  }
+  weights_bytes_ = weights.end();
+  embeddings_bytes_ = embeddings.end();
+}
+
+void Inventory::Bind(char* weights, char* embeddings) {
+  for (PlacedMatrix& matrix : matrices_) {
+    char* arena = matrix.kind == MemoryKind::kEmbeddings ? embeddings : weights;
+    matrix.weight.codes = arena + matrix.codes_at;
+    if (matrix.size.scales > 0) matrix.weight.scales = arena + matrix.scales_at;
+    if (matrix.size.nested > 0) matrix.weight.nested = arena + matrix.nested_at;
+  }
+  for (PlacedVector& vector : vectors_) vector.view.data = weights + vector.at;
+}
+
+int64_t Inventory::CheckpointBytes() const {
+  int64_t bytes = 0;
+  for (const PlacedMatrix& matrix : matrices_) bytes += matrix.tensor->bytes;
+  for (const PlacedVector& vector : vectors_) bytes += vector.tensor->bytes;
+  return bytes;
+}
+
+void Inventory::ForgetCheckpoint() {
+  checkpoint_ = nullptr;
+  for (PlacedMatrix& matrix : matrices_) matrix.tensor = nullptr;
+  for (PlacedVector& vector : vectors_) vector.tensor = nullptr;
+}
+
+}  // namespace nibble

@@ -1,0 +1,315 @@
+// A list of tasks, as many threads as the backend computes with, and a bound on what is in flight.
+#include "engine/model/weight_loader.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <numeric>
+#include <set>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "engine/status.h"
+#include "kernels/half.h"
+#include "kernels/nf4.h"
+
+namespace nibble {
+namespace {
+
+constexpr int64_t kSliceValues = 1 << 16;  // 256 KiB in fp32: stays in a core's cache
+constexpr int64_t kTaskValues = 1 << 22;   // of a 16-bit matrix
+constexpr int64_t kSlackBytes = 32 << 20;
+constexpr uint32_t kInfinity = 0x7f800000u;
+constexpr uint32_t kLargestF16 = 0x477fe000u;       // 65504
+constexpr uint32_t kRoundsToBf16Inf = 0x7f7f8000u;  // and everything above it
+
+// Rows of one matrix, done by one thread. NF4 matrices are one task each.
+struct Task {
+  PlacedMatrix* matrix = nullptr;
+  int64_t first_row = 0;
+  int64_t num_rows = 0;
+  int64_t slice_rows = 0;       // rows read at a time
+  int64_t temporary_bytes = 0;  // what doing it takes
+  int64_t FileBytes() const { return matrix->tensor->bytes / matrix->tensor->rows() * num_rows; }
+};
+
+// Rows per slice: about kSliceValues values, a multiple of `unit` rows.
+int64_t SliceRows(int64_t rows, int64_t cols, int64_t unit) {
+  return std::min(rows, std::max<int64_t>(kSliceValues / cols / unit, 1) * unit);
+}
+
+// |value|'s bits order like |value|; NaN and infinity come last.
+uint32_t LargestMagnitude(std::span<const float> values) {
+  int32_t largest = 0;
+  for (const float value : values) {
+    largest = std::max(largest, std::bit_cast<int32_t>(value) & 0x7fffffff);
+  }
+  return static_cast<uint32_t>(largest);
+}
+
+absl::Status NotFinite(const TensorRef& tensor, int64_t first_row, std::span<const float> values,
+                       uint32_t limit) {
+  const auto bad = std::find_if(values.begin(), values.end(), [&](float value) {
+    return (std::bit_cast<uint32_t>(value) & 0x7fffffffu) >= limit;
+  });
+  const int64_t flat = first_row * tensor.cols() + (bad - values.begin());
+  const std::string index = tensor.shape.size() < 2 ? absl::StrCat("[", flat, "]")
+                                                    : absl::StrCat("[", flat / tensor.cols(), ",",
+                                                                   flat % tensor.cols(), "]");
+  return Error(absl::StatusCode::kInvalidArgument, "WEIGHT_NOT_FINITE",
+               absl::StrCat(tensor.file, ": tensor \"", tensor.name, "\" is ", *bad, " at ", index,
+                            "; a weight must be finite"));
+}
+
+DType HalfType(WeightFormat format) {
+  return format == WeightFormat::kBf16 ? DType::kBF16 : DType::kF16;
+}
+
+Task QuantizeTask(PlacedMatrix* matrix) {
+  const WeightSpec& spec = matrix->weight.spec;
+  // The fewest rows that are whole groups.
+  const int64_t unit = spec.group_size / std::gcd<int64_t>(spec.group_size, spec.k);
+  const int64_t slice_rows = SliceRows(spec.n, spec.k, unit);
+  const int64_t values = spec.n * spec.k, groups = values / spec.group_size + 1;
+  const int64_t held = values / 2 + groups * 5;  // codes, fp32 scales and their 8-bit codes
+  return {matrix, 0, spec.n, slice_rows, held + slice_rows * spec.k * 4};
+}
+
+void AddRoundTasks(PlacedMatrix* matrix, std::vector<Task>* tasks) {
+  constexpr int64_t kUnit = 64;  // whole panels of any backend
+  const WeightSpec& spec = matrix->weight.spec;
+  const int64_t rows = std::max<int64_t>(kTaskValues / spec.k / kUnit, 1) * kUnit;
+  for (int64_t first = 0; first < spec.n; first += rows) {
+    const int64_t count = std::min(rows, spec.n - first);
+    const int64_t slice_rows = SliceRows(count, spec.k, kUnit);
+    tasks->push_back({matrix, first, count, slice_rows, slice_rows * spec.k * 6});
+  }
+}
+
+// Thread rule: Run is called once, on one thread; everything shared is under the mutex.
+class WeightLoader {
+ public:
+  WeightLoader(Inventory* inventory, Backend* backend,
+               const std::function<void(const LoadProgress&)>& progress,
+               const std::function<bool()>& cancelled)
+      : inventory_(inventory),
+        backend_(backend),
+        progress_(progress),
+        cancelled_(cancelled),
+        total_bytes_(inventory->CheckpointBytes()) {}
+
+  absl::Status Run() {
+    if (absl::Status status = LoadVectors(); !status.ok()) return status;
+    std::vector<Task> tasks;
+    int64_t largest = 0;
+    for (PlacedMatrix& matrix : inventory_->matrices()) {
+      const WeightSpec& spec = matrix.weight.spec;
+      largest = std::max(largest, spec.n * spec.k * 4);
+      if (spec.format == WeightFormat::kNf4) {
+        tasks.push_back(QuantizeTask(&matrix));
+      } else {
+        AddRoundTasks(&matrix, &tasks);
+      }
+    }
+    temporary_limit_ = largest + kSlackBytes;
+    if (absl::Status status = RunTasks(std::move(tasks)); !status.ok()) return status;
+    return RunTasks(WidenedTasks());
+  }
+
+ private:
+  absl::Status LoadVectors();
+  // The tables that turned out not to fit fp16, once more as bf16: the same bytes.
+  std::vector<Task> WidenedTasks();
+  absl::Status RunTasks(std::vector<Task> tasks);
+  void Report();
+  void Work();
+  bool TakeTask(Task* task);
+  absl::Status Do(const Task& task);
+  absl::Status Quantize(const Task& task);
+  absl::Status Round(const Task& task);
+
+  Inventory* const inventory_;
+  Backend* const backend_;
+  const std::function<void(const LoadProgress&)>& progress_;
+  const std::function<bool()>& cancelled_;
+  const int64_t total_bytes_;
+  int64_t temporary_limit_ = 0;
+  std::atomic<bool> stopped_ = false;  // an error or a cancellation: threads leave their task
+
+  absl::Mutex mutex_;
+  std::vector<Task> tasks_ ABSL_GUARDED_BY(mutex_);
+  size_t next_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t finished_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t in_flight_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t done_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::set<PlacedMatrix*> too_wide_ ABSL_GUARDED_BY(mutex_);
+};
+
+absl::Status WeightLoader::LoadVectors() {
+  int64_t done = 0;
+  for (const PlacedVector& vector : inventory_->vectors()) {
+    std::vector<float> values(static_cast<size_t>(vector.view.length));
+    ReadRows(*vector.tensor, 0, vector.view.length, values);
+    if (LargestMagnitude(values) >= kInfinity) {
+      return NotFinite(*vector.tensor, 0, values, kInfinity);
+    }
+    const DType dtype = vector.view.dtype;
+    void* device = const_cast<void*>(vector.view.data);
+    if (dtype == DType::kF32) {
+      backend_->CopyToDevice(device, values.data(), vector.view.length * SizeOf(dtype));
+    } else {
+      std::vector<uint16_t> halves(values.size());
+      for (size_t i = 0; i < values.size(); ++i) halves[i] = F32ToHalf(dtype, values[i]);
+      backend_->CopyToDevice(device, halves.data(), vector.view.length * SizeOf(dtype));
+    }
+    done += vector.tensor->bytes;
+  }
+  absl::MutexLock lock(&mutex_);
+  done_bytes_ = done;
+  return absl::OkStatus();
+}
+
+std::vector<Task> WeightLoader::WidenedTasks() {
+  std::vector<Task> tasks;
+  absl::MutexLock lock(&mutex_);
+  for (PlacedMatrix* matrix : too_wide_) {
+    matrix->weight.spec.format = WeightFormat::kBf16;
+    AddRoundTasks(matrix, &tasks);
+    done_bytes_ -= matrix->tensor->bytes;
+  }
+  return tasks;
+}
+
+absl::Status WeightLoader::RunTasks(std::vector<Task> tasks) {
+  if (tasks.empty()) return absl::OkStatus();
+  {
+    absl::MutexLock lock(&mutex_);
+    tasks_ = std::move(tasks);
+    next_ = finished_ = 0;
+  }
+  std::vector<std::thread> threads;
+  for (int i = 0; i < backend_->num_threads(); ++i) threads.emplace_back([this] { Work(); });
+  Report();
+  for (std::thread& thread : threads) thread.join();
+  absl::MutexLock lock(&mutex_);
+  return status_;
+}
+
+// Until all is done or something failed: tells how far it is, asks whether to go on.
+void WeightLoader::Report() {
+  int64_t reported = -1;
+  for (bool over = false; !over;) {
+    int64_t done = 0;
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto news = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+        return done_bytes_ != reported || finished_ == tasks_.size() || !status_.ok();
+      };
+      mutex_.AwaitWithTimeout(absl::Condition(&news), absl::Milliseconds(100));
+      done = done_bytes_;
+      over = finished_ == tasks_.size() || !status_.ok();
+    }
+    if (done != reported) progress_({"weights", done, total_bytes_});
+    reported = done;
+    if (!over && cancelled_()) {
+      absl::MutexLock lock(&mutex_);
+      if (status_.ok()) {
+        status_ = Error(absl::StatusCode::kCancelled, "LOAD_CANCELLED", "the load was cancelled");
+      }
+      stopped_ = true;
+      over = true;
+    }
+  }
+}
+
+void WeightLoader::Work() {
+  Task task;
+  while (TakeTask(&task)) {
+    absl::Status status = Do(task);
+    absl::MutexLock lock(&mutex_);
+    in_flight_bytes_ -= task.temporary_bytes;
+    done_bytes_ += task.FileBytes();
+    ++finished_;
+    if (status.ok()) continue;
+    if (status_.ok()) status_ = std::move(status);
+    stopped_ = true;
+  }
+}
+
+// Waits until the next task's temporary memory fits beside the others'; a lone task always does.
+bool WeightLoader::TakeTask(Task* task) {
+  absl::MutexLock lock(&mutex_);
+  const auto ready = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return stopped_ || next_ == tasks_.size() || in_flight_bytes_ == 0 ||
+           in_flight_bytes_ + tasks_[next_].temporary_bytes <= temporary_limit_;
+  };
+  mutex_.Await(absl::Condition(&ready));
+  if (stopped_ || next_ == tasks_.size()) return false;
+  *task = tasks_[next_++];
+  in_flight_bytes_ += task->temporary_bytes;
+  return true;
+}
+
+absl::Status WeightLoader::Do(const Task& task) {
+  return task.matrix->weight.spec.format == WeightFormat::kNf4 ? Quantize(task) : Round(task);
+}
+
+absl::Status WeightLoader::Quantize(const Task& task) {
+  const TensorRef& tensor = *task.matrix->tensor;
+  const WeightSpec& spec = task.matrix->weight.spec;
+  Nf4Quantizer quantizer(spec.n, spec.k, spec.group_size, spec.double_quant);
+  std::vector<float> slice(static_cast<size_t>(task.slice_rows * spec.k));
+  for (int64_t row = 0; row < spec.n && !stopped_; row += task.slice_rows) {
+    const int64_t rows = std::min(task.slice_rows, spec.n - row);
+    const std::span<float> values(slice.data(), static_cast<size_t>(rows * spec.k));
+    ReadRows(tensor, row, rows, values);
+    const absl::Status added = quantizer.Add(row * spec.k, values);
+    if (!added.ok()) return NotFinite(tensor, row, values, kInfinity);
+  }
+  if (stopped_) return absl::OkStatus();
+  return backend_->PackNf4(quantizer.Finish(), &task.matrix->weight);
+}
+
+absl::Status WeightLoader::Round(const Task& task) {
+  const TensorRef& tensor = *task.matrix->tensor;
+  const WeightSpec& spec = task.matrix->weight.spec;
+  const DType dtype = HalfType(spec.format);
+  const uint32_t limit = dtype == DType::kBF16 ? kRoundsToBf16Inf : kInfinity;
+  const auto size = static_cast<size_t>(task.slice_rows * spec.k);
+  std::vector<float> slice(size);
+  std::vector<uint16_t> halves(size);
+  uint32_t largest = 0;
+  for (int64_t row = task.first_row; row < task.first_row + task.num_rows && !stopped_;
+       row += task.slice_rows) {
+    const int64_t rows = std::min(task.slice_rows, task.first_row + task.num_rows - row);
+    const std::span<float> values(slice.data(), static_cast<size_t>(rows * spec.k));
+    ReadRows(tensor, row, rows, values);
+    largest = std::max(largest, LargestMagnitude(values));
+    if (largest >= limit) return NotFinite(tensor, row, values, limit);
+    for (size_t i = 0; i < values.size(); ++i) halves[i] = F32ToHalf(dtype, values[i]);
+    absl::Status packed = backend_->Pack16(row, rows, halves.data(), &task.matrix->weight);
+    if (!packed.ok()) return packed;
+  }
+  if (dtype == DType::kF16 && largest > kLargestF16) {
+    absl::MutexLock lock(&mutex_);
+    too_wide_.insert(task.matrix);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status LoadWeights(Inventory* inventory, Backend* backend,
+                         const std::function<void(const LoadProgress&)>& progress,
+                         const std::function<bool()>& cancelled) {
+  return WeightLoader(inventory, backend, progress, cancelled).Run();
+}
+
+}  // namespace nibble
