@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Format and static analysis of our sources. usage: tests/lint.sh [--format | --tidy]   (both without an argument)
+# --tidy needs a configured build/release (compile_commands.json) and takes some minutes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+deploy/install_packages.sh check
+
+mapfile -t sources < <(git ls-files '*.h' '*.cc' '*.inl')
+case "${1:-}" in "" | --format | --tidy) ;; *) sed -n '2,3p' "$0" >&2; exit 2 ;; esac
+if [ "${1:-}" != "--tidy" ]; then
+  clang-format-14 --dry-run -Werror "${sources[@]}"
+  echo "format: ${#sources[@]} files"
+fi
+if [ "${1:-}" != "--format" ]; then
+  printf '%s\n' "${sources[@]}" | grep '\.cc$' | grep -v '/isa_' |
+    xargs -P "$(nproc)" -n 4 clang-tidy-14 --quiet -p build/release
+  echo "tidy: no findings"
+fi
