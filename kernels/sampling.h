@@ -36,9 +36,9 @@ struct SamplingPlan {
   uint32_t position = 0;      // position of the token being sampled
   int32_t num_logprobs = -1;  // -1: none; 0: the sampled token's only; k: and the k most likely
   int32_t vocab_limit = 0;    // ids >= this are never sampled (0: no limit)
-  std::span<const TokenBias> bias;
-  std::span<const TokenCount> counts;  // every distinct token of prompt and output
-  std::span<const int32_t> banned;     // never sampled at this step (min_tokens: the stop tokens)
+  std::span<const TokenBias> bias = {};
+  std::span<const TokenCount> counts = {};  // every distinct token of prompt and output
+  std::span<const int32_t> banned = {};  // never sampled at this step (min_tokens: the stop tokens)
   // >= 0: nothing is drawn; `token` is this one and its logprobs are reported (prompt logprobs).
   int32_t forced_token = -1;
 };

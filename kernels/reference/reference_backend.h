@@ -1,0 +1,63 @@
+// The oracle: every operation of Backend by its definition, in double, on one thread. Knows no ISA
+// and no speed; linked by tests only.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "kernels/backend.h"
+
+namespace nibble {
+
+// Stateless: scratch is not needed, every operation is complete when it returns, and threads need
+// only stay apart where they touch the same memory.
+class ReferenceBackend final : public Backend {
+ public:
+  std::string device() const override { return "reference"; }
+  std::string isa() const override { return "double"; }
+  int num_threads() const override { return 1; }
+
+  absl::StatusOr<Buffer> Allocate(int64_t bytes) override;
+  int64_t ScratchBytes(const BackendLimits& limits) const override;
+  void UseScratch(void* scratch, int64_t bytes) override;
+
+  // kernels/reference/weights.h tells the layout.
+  PackedSize PackedBytes(const WeightSpec& spec) const override;
+  absl::Status PackNf4(const Nf4Matrix& matrix, Weight* weight) override;
+  absl::Status Pack16(int64_t first_row, int64_t count, const uint16_t* values,
+                      Weight* weight) override;
+  void CopyToDevice(void* device, const void* host, int64_t bytes) override;
+  void CopyToHost(void* host, const void* device, int64_t bytes) override;
+
+  absl::Status Finish() override { return absl::OkStatus(); }
+  void Park() override {}
+
+ private:
+  void DoMatMul(const Activations& x, std::span<const MatMulPart> parts) override;
+  void DoRmsNorm(const Activations& x, const VectorView& weight, float eps,
+                 const Activations& out) override;
+  void DoLayerNorm(const Activations& x, const Activations& residual, const VectorView& weight,
+                   const VectorView& bias, float eps, const Activations& out) override;
+  void DoEmbedding(const Weight& table, std::span<const int32_t> ids, bool accumulate,
+                   const Activations& out) override;
+  void DoRopeAndStore(const Activations& q, const Activations& k, const Activations& v,
+                      std::span<const float> inv_freq, std::span<const SequenceRows> sequences,
+                      const KvCache& cache, int64_t layer) override;
+  void DoPagedAttention(const Activations& q, std::span<const SequenceRows> sequences,
+                        const KvCache& cache, int64_t layer, float scale,
+                        const Activations& out) override;
+  void DoEncoderAttention(const Activations& q, const Activations& k, const Activations& v,
+                          std::span<const SequenceRows> sequences, int64_t num_heads, float scale,
+                          const Activations& out) override;
+  void DoSiluMul(const Activations& gate, const Activations& up, const Activations& out) override;
+  void DoGelu(const Activations& x, bool tanh_form) override;
+  void DoGatherRows(const Activations& x, std::span<const int32_t> rows,
+                    const Activations& out) override;
+  void DoPool(const Activations& x, std::span<const SequenceRows> sequences, Pooling pooling,
+              bool normalize, const Activations& out) override;
+  void DoSample(const Activations& logits, std::span<const SamplingPlan> plans,
+                std::span<SampledToken> sampled) override;
+};
+
+}  // namespace nibble
