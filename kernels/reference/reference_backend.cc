@@ -83,8 +83,7 @@ absl::Status ReferenceBackend::PackNf4(const Nf4Matrix& matrix, Weight* weight) 
 
 absl::Status ReferenceBackend::Pack16(int64_t first_row, int64_t count, const uint16_t* values,
                                       Weight* weight) {
-  reference::PackRows(first_row, count, values, weight);
-  return absl::OkStatus();
+  return reference::PackRows(first_row, count, values, weight);
 }
 
 void ReferenceBackend::CopyToDevice(void* device, const void* host, int64_t bytes) {

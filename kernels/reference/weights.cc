@@ -27,6 +27,16 @@ Nf4Matrix Shaped(const WeightSpec& spec) {
   return matrix;
 }
 
+bool HasShapeOf(const Nf4Matrix& matrix, const WeightSpec& spec) {
+  const Nf4Matrix wanted = Shaped(spec);
+  return spec.format == WeightFormat::kNf4 && matrix.n == spec.n && matrix.k == spec.k &&
+         matrix.group_size == spec.group_size && matrix.double_quant == spec.double_quant &&
+         matrix.codes.size() == wanted.codes.size() &&
+         matrix.absmax.size() == wanted.absmax.size() &&
+         matrix.absmax_codes.size() == wanted.absmax_codes.size() &&
+         matrix.nested_absmax.size() == wanted.nested_absmax.size();
+}
+
 template <typename T>
 int64_t Bytes(const std::vector<T>& values) {
   return static_cast<int64_t>(values.size() * sizeof(T));
@@ -71,13 +81,16 @@ PackedSize BytesOf(const WeightSpec& spec) {
 }
 
 absl::Status Pack(const Nf4Matrix& matrix, Weight* weight) {
+  if (!HasShapeOf(matrix, weight->spec)) {
+    return absl::InvalidArgumentError("an NF4 matrix of another shape or form than its weight");
+  }
+  if (matrix.double_quant && matrix.nested_map != DynamicMap()) {
+    return absl::InvalidArgumentError("NF4 scales nested with a map other than DynamicMap()");
+  }
   CopyOut(matrix.codes, weight->codes);
   if (!matrix.double_quant) {
     CopyOut(matrix.absmax, weight->scales);
     return absl::OkStatus();
-  }
-  if (matrix.nested_map != DynamicMap()) {
-    return absl::UnimplementedError("NF4 scales were nested with a map other than DynamicMap()");
   }
   CopyOut(matrix.absmax_codes, weight->scales);
   CopyOut(matrix.nested_absmax, weight->nested);
@@ -86,10 +99,15 @@ absl::Status Pack(const Nf4Matrix& matrix, Weight* weight) {
   return absl::OkStatus();
 }
 
-void PackRows(int64_t first_row, int64_t count, const uint16_t* values, Weight* weight) {
-  const int64_t k = weight->spec.k;
-  std::memcpy(static_cast<uint16_t*>(weight->codes) + first_row * k, values,
-              static_cast<size_t>(count * k) * sizeof(uint16_t));
+absl::Status PackRows(int64_t first_row, int64_t count, const uint16_t* values, Weight* weight) {
+  const WeightSpec& spec = weight->spec;
+  if (spec.format == WeightFormat::kNf4 || first_row < 0 || count < 0 ||
+      first_row > spec.n - count) {
+    return absl::InvalidArgumentError("16-bit rows that are not their weight's");
+  }
+  std::memcpy(static_cast<uint16_t*>(weight->codes) + first_row * spec.k, values,
+              static_cast<size_t>(count * spec.k) * sizeof(uint16_t));
+  return absl::OkStatus();
 }
 
 std::vector<float> Unpack(const Weight& weight) {

@@ -16,11 +16,12 @@ namespace nibble::reference {
 
 PackedSize BytesOf(const WeightSpec& spec);
 
-// Errors: UNIMPLEMENTED when the matrix was nested with another map.
+// Errors: INVALID_ARGUMENT when the matrix has another shape, form or nested map than the weight.
 absl::Status Pack(const Nf4Matrix& matrix, Weight* weight);
 
-// values: [count, K] in the weight's own type.
-void PackRows(int64_t first_row, int64_t count, const uint16_t* values, Weight* weight);
+// values: [count, K] in the weight's own type. Errors: INVALID_ARGUMENT when the rows are not the
+// weight's.
+absl::Status PackRows(int64_t first_row, int64_t count, const uint16_t* values, Weight* weight);
 
 // The whole matrix [N, K] as the fp32 values it stands for.
 std::vector<float> Unpack(const Weight& weight);

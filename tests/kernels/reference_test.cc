@@ -133,11 +133,27 @@ TEST_F(ReferenceTest, MultipliesByTheDequantizedMatrix) {
   }
 }
 
-TEST_F(ReferenceTest, RefusesAnotherNestedMap) {
-  Nf4Matrix matrix = *QuantizeNf4(std::vector<float>(64, 1.0f), 1, 64, 64, true);
-  matrix.nested_map[3] = 0.5f;
-  auto packed = Reserve({WeightFormat::kNf4, 1, 64, 64, true});
-  EXPECT_EQ(backend_->PackNf4(matrix, &packed->weight).code(), absl::StatusCode::kUnimplemented);
+TEST_F(ReferenceTest, RefusesMatricesThatAreNotTheWeights) {
+  const std::vector<float> ones(128, 1.0f);
+  auto packed = Reserve({WeightFormat::kNf4, 1, 128, 64, true});
+  const auto code = [&](const Nf4Matrix& matrix) {
+    return backend_->PackNf4(matrix, &packed->weight).code();
+  };
+  constexpr auto kRefused = absl::StatusCode::kInvalidArgument;
+  EXPECT_EQ(code(*QuantizeNf4(ones, 1, 128, 64, true)), absl::StatusCode::kOk);
+  EXPECT_EQ(code(*QuantizeNf4(ones, 2, 64, 64, true)), kRefused);
+  EXPECT_EQ(code(*QuantizeNf4(ones, 1, 128, 128, true)), kRefused);
+  EXPECT_EQ(code(*QuantizeNf4(ones, 1, 128, 64, false)), kRefused);
+  Nf4Matrix other_map = *QuantizeNf4(ones, 1, 128, 64, true);
+  other_map.nested_map[3] = 0.5f;
+  EXPECT_EQ(code(other_map), kRefused);
+
+  auto halves = Reserve({.format = WeightFormat::kF16, .n = 2, .k = 64});
+  const std::vector<uint16_t> rows(192);
+  EXPECT_EQ(backend_->Pack16(0, 3, rows.data(), &halves->weight).code(), kRefused);
+  EXPECT_EQ(backend_->Pack16(-1, 1, rows.data(), &halves->weight).code(), kRefused);
+  EXPECT_EQ(backend_->Pack16(2, 1, rows.data(), &halves->weight).code(), kRefused);
+  EXPECT_EQ(backend_->Pack16(0, 1, rows.data(), &packed->weight).code(), kRefused);
 }
 
 TEST_F(ReferenceTest, AddsBiasAndAccumulatesPerPart) {
