@@ -1,6 +1,8 @@
 // The operations that are one formula, and the way to those that have their own file.
 #include "kernels/reference/reference_backend.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -22,6 +24,9 @@ namespace {
 using reference::Load;
 
 constexpr int64_t kAlignment = 4096;
+
+// What is to be faulted in at once cannot be larger.
+int64_t PhysicalBytes() { return sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE); }
 
 std::vector<double> RowOf(const Activations& x, int64_t row) {
   return {x.Row(row), x.Row(row) + x.cols};
@@ -56,9 +61,8 @@ double GeluOf(double x, bool tanh_form) {
 
 absl::StatusOr<Buffer> ReferenceBackend::Allocate(int64_t bytes) {
   if (bytes <= 0) return Buffer();
-  constexpr int64_t kMost = INT64_MAX - kAlignment;
   void* data = nullptr;
-  if (bytes <= kMost) {
+  if (bytes <= PhysicalBytes()) {
     const int64_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     data = std::aligned_alloc(kAlignment, static_cast<size_t>(rounded));
   }
