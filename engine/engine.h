@@ -14,26 +14,14 @@
 #include "absl/time/time.h"
 #include "engine/memory/ledger.h"
 #include "engine/model/model.h"
+#include "engine/model_description.h"
 #include "engine/request.h"
+#include "engine/request_caps.h"
 #include "engine/stats.h"
 #include "engine/token_sink.h"
 #include "kernels/backend.h"
 
 namespace nibble {
-
-// Published caps; a request over one is INVALID_ARGUMENT. GetServerInfo shows them.
-struct RequestCaps {
-  int32_t max_n = 16;
-  int32_t max_stop_strings = 16;
-  int32_t max_stop_bytes = 256;  // of one stop string
-  int32_t max_stop_token_ids = 256;
-  int32_t max_logit_bias = 1024;
-  int32_t max_logprobs = 20;
-  int32_t max_output_tokens = 0;  // 0: the context
-  int32_t max_messages = 1024;
-  int32_t max_inputs = 2048;  // of one Embed, Tokenize or Detokenize call
-  int64_t max_prompt_bytes = 4 << 20;
-};
 
 struct EngineOptions {
   BackendOptions backend;
@@ -52,32 +40,35 @@ struct LoadRequest {
   absl::Time deadline = absl::InfiniteFuture();
 };
 
-enum class ModelState : uint8_t { kLoading, kReady, kUnloading };
-
-struct ModelDescription {
-  std::string name;
-  std::string source;
-  ModelState state = ModelState::kReady;
-  ModelConfig config;
-  ModelOptions options;  // with the defaults filled in
-  std::string compute;   // "fp32"
-  std::string device;
-  bool can_generate = false;
-  bool can_embed = false;
-  bool has_tokenizer = false;
-  bool has_chat_template = false;
-  int64_t max_context = 0;
-  int64_t kv_tokens = 0;  // positions that the KV cache holds
-  int64_t parameters = 0;
-  MemoryPlan memory;
+struct LoadedModel {
+  std::unique_ptr<Model> model;
+  int64_t parameters = 0;  // values of the checkpoint's tensors
 };
 
-using RequestId = uint64_t;
+// Where a load puts things, and whom it tells.
+struct LoadTarget {
+  StepLimits limits;
+  Backend* backend = nullptr;
+  Ledger* ledger = nullptr;
+  std::function<void(const LoadProgress&)> progress;
+  std::function<bool()> cancelled;
+};
+
+// What an engine stands on. Create takes the real things; tests take a model that is a table and a
+// clock that stands still. Both functions are called by any thread.
+struct EngineParts {
+  std::unique_ptr<Backend> backend;
+  std::function<absl::Time()> clock;
+  // Errors: as Model::Load; CANCELLED when target.cancelled said so.
+  std::function<absl::StatusOr<LoadedModel>(const LoadRequest&, const LoadTarget&)> load;
+};
 
 class Engine {
  public:
+  // Errors: INVALID_ARGUMENT (an option out of range), and MakeBackend's.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options);
-  // Cancels what still runs and joins the engine thread.
+  Engine(const EngineOptions& options, EngineParts parts);
+  // Cancels what still runs and joins the engine thread. Nothing may call the engine any more.
   ~Engine();
 
   // --- models ---
@@ -130,8 +121,7 @@ class Engine {
   absl::Duration StalledFor() const;
 
  private:
-  class Core;
-  explicit Engine(std::unique_ptr<Core> core);
+  struct Core;
   std::unique_ptr<Core> core_;
 };
 

@@ -14,6 +14,8 @@
 
 namespace nibble {
 
+using RequestId = uint64_t;
+
 enum class Operation : uint8_t { kGenerate, kEmbed };
 constexpr const char* Name(Operation op) {
   return op == Operation::kGenerate ? "generate" : "embed";

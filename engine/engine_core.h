@@ -1,0 +1,43 @@
+// What stands behind Engine: the pieces, in the order in which they must die.
+#pragma once
+
+#include <atomic>
+#include <thread>
+
+#include "engine/engine.h"
+#include "engine/engine_loop.h"
+#include "engine/memory/ledger.h"
+#include "engine/registry.h"
+#include "engine/scheduler/admission.h"
+
+namespace nibble {
+
+// Thread-safe as its members are; `loop` but for its inbox belongs to `thread`.
+struct Engine::Core {
+  Core(const EngineOptions& filled, EngineParts given);
+
+  AdmissionLimits admission() const {
+    return {options.max_queued_requests, options.max_queued_tokens};
+  }
+
+  template <typename Request, typename Prepare>
+  absl::StatusOr<RequestId> Submit(Request request, Operation op, const Prepare& prepare,
+                                   std::shared_ptr<TokenSink> sink);
+
+  const EngineOptions options;
+  EngineParts parts;
+  Ledger ledger;
+  EngineLoop loop;
+  ModelRegistry registry;
+  std::atomic<RequestId> last_id = 0;
+  std::thread thread;
+};
+
+// EngineParts::load of the real engine: Checkpoint::Open and Model::Load.
+absl::StatusOr<LoadedModel> LoadFromDisk(const LoadRequest& request, const LoadTarget& target);
+
+// 80 % of what this process may use: of the smallest cgroup limit above it, or of the machine's
+// memory. `root` is where /proc and /sys are, so that tests can bring their own.
+int64_t DefaultMemoryBytes(const std::string& root = "");
+
+}  // namespace nibble

@@ -1,0 +1,30 @@
+// What a step of so many rows takes, learned from the steps that were run. No clock: seconds come
+// in as numbers.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace nibble {
+
+// Steps are kept apart by size, in powers of two, each with its own moving average of seconds per
+// row; a size never seen is judged by its nearest smaller neighbour in proportion, which is too
+// slow rather than too fast, since weights are read once per step.
+class StepCost {
+ public:
+  void Observe(int64_t rows, double seconds);
+  // Seconds that a step of `rows` will take; 0 while nothing was observed.
+  double Predict(int64_t rows) const;
+  // The most rows, from 1 to max_rows, whose step should take no longer than `seconds`.
+  int64_t RowsWithin(double seconds, int64_t max_rows) const;
+
+  static constexpr int64_t kFirstRows = 32;  // asked of a model that has not run yet
+
+ private:
+  static constexpr int kSizes = 32;  // size s: rows in (2^(s-1), 2^s]
+  double SecondsPerRow(int size) const;
+
+  std::array<double, kSizes> seconds_per_row_{};  // 0: never seen
+};
+
+}  // namespace nibble

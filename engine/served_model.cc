@@ -1,0 +1,39 @@
+// Gauges and the hand-over of counts.
+#include "engine/served_model.h"
+
+#include <utility>
+
+namespace nibble {
+
+ServedModel::ServedModel(std::unique_ptr<Model> model, AdmissionLimits limits)
+    : model_(std::move(model)),
+      admission_(limits),
+      pool_(model_->kv_cache().num_pages),
+      decode_(this, model_.get(), &pool_, &admission_, &live_),
+      encode_(this, model_.get(), &admission_, &live_) {
+  Publish();
+}
+
+Work& ServedModel::work(Operation op) {
+  return op == Operation::kGenerate ? static_cast<Work&>(decode_) : static_cast<Work&>(encode_);
+}
+
+void ServedModel::Publish() {
+  const auto& pages = pool_;
+  live_.kv_usage_ratio = pages.num_pages() == 0 ? 0
+                                                : static_cast<double>(pages.num_used()) /
+                                                      static_cast<double>(pages.num_pages());
+  const GemmCalls& calls = model_->gemm_calls();
+  live_.gemm_calls["nf4"] = calls.nf4;
+  live_.gemm_calls["bf16"] = calls.bf16;
+  live_.gemm_calls["fp16"] = calls.fp16;
+  const absl::MutexLock lock(&mutex_);
+  published_ = live_;
+}
+
+ModelStats ServedModel::Stats() const {
+  const absl::MutexLock lock(&mutex_);
+  return published_;
+}
+
+}  // namespace nibble
