@@ -54,6 +54,4 @@ class Server {
   std::unique_ptr<Parts> parts_;
 };
 
-std::string Version();  // "0.1.0"
-
 }  // namespace nibble
