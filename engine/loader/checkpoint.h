@@ -75,12 +75,17 @@ struct HuggingFaceTokenizer {
   std::string tokenizer_config_json;
 };
 
+class MappedFile;
+struct CheckpointParts;
+
+// Immutable after Open, so any thread may read. Holds the mapped files that its tensors point into.
 class Checkpoint {
  public:
   // path: a directory in Hugging Face layout or a .gguf file.
   // Errors: NOT_FOUND (no such path), DATA_LOSS (corrupt: file, what, where), UNIMPLEMENTED (an
   // architecture, tensor type or format we do not have, by name), INVALID_ARGUMENT (not a model),
-  // FAILED_PRECONDITION (config.json and tensors disagree: both values named).
+  // FAILED_PRECONDITION (config.json and tensors disagree: both values named; or a file that may
+  // not be read), INTERNAL (the system failed to read).
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path);
   ~Checkpoint();
 
@@ -88,6 +93,12 @@ class Checkpoint {
   const ModelConfig& config() const { return config_; }
   const std::vector<TensorRef>& tensors() const { return tensors_; }
   const TensorRef* Find(std::string_view name) const;  // null if absent
+  const std::string& config_source() const {
+    return config_source_;
+  }  // "config.json", for messages
+  // DATA_LOSS when a mapped file was written to since Open. A load checks this after its last
+  // ReadRows: what it read from a file that changed meanwhile is worth nothing.
+  absl::Status CheckUnchanged() const;
 
   // At most one is present. Both absent: the model serves token ids.
   const std::optional<GgufTokenizer>& gguf_tokenizer() const { return gguf_tokenizer_; }
@@ -97,18 +108,18 @@ class Checkpoint {
       eos_token;  // texts for the chat template; filled from the tokenizer's files when known
 
  private:
-  friend class GgufReader;
-  friend class HuggingFaceReader;
-  class Mapping;
+  Checkpoint(std::string path, CheckpointParts parts);
+  absl::Status IndexTensors();
 
   std::string path_;
+  std::string config_source_;
   ModelConfig config_;
   std::vector<TensorRef> tensors_;
   std::map<std::string, size_t, std::less<>> index_;
   std::optional<GgufTokenizer> gguf_tokenizer_;
   std::optional<HuggingFaceTokenizer> hf_tokenizer_;
   std::string chat_template_;
-  std::vector<std::unique_ptr<Mapping>> mappings_;
+  std::vector<std::unique_ptr<MappedFile>> files_;
 };
 
 }  // namespace nibble
