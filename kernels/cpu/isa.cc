@@ -1,0 +1,48 @@
+// Asks the CPU what it has.
+#include "kernels/cpu/isa.h"
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace nibble {
+namespace {
+
+struct Isa {
+  const IsaTable* table;
+  bool supported;
+};
+
+std::vector<Isa> AllIsas() {
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  return {{&kScalarTable, true}, {&kAvx2Table, avx2}, {&kAvx512Table, avx512}};
+}
+
+}  // namespace
+
+std::vector<const IsaTable*> SupportedIsas() {
+  std::vector<const IsaTable*> tables;
+  for (const Isa& isa : AllIsas()) {
+    if (isa.supported) tables.push_back(isa.table);
+  }
+  return tables;
+}
+
+absl::StatusOr<const IsaTable*> ChooseIsa(const std::string& name) {
+  if (name.empty()) return SupportedIsas().back();
+  for (const Isa& isa : AllIsas()) {
+    if (name != isa.table->name) continue;
+    if (isa.supported) return isa.table;
+    return absl::InvalidArgumentError(absl::StrCat("cpu-isa: this CPU has no \"", name,
+                                                   "\"; its best is \"",
+                                                   SupportedIsas().back()->name, "\""));
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("cpu-isa: got \"", name, "\", want scalar, avx2 or avx512"));
+}
+
+}  // namespace nibble

@@ -1,0 +1,189 @@
+// The scalar row: 16 lanes are 16 floats, for any x86-64. The same operations in the same order as
+// the other rows, fused multiply-add included (by the C library where the CPU has none).
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/cpu/isa_table.h"
+#include "kernels/half.h"
+
+namespace nibble {
+namespace {
+
+struct V16 {
+  float v[kLanes];
+};
+struct I16 {
+  uint32_t v[kLanes];
+};
+struct M16 {
+  bool v[kLanes];
+};
+struct Codebook {
+  const float* table;
+};
+
+// Register blocks of a product, panels × rows: kPanelsOfOne × 1, kPanelsOfFew × 2 and 3,
+// kPanelsOfMany × 4 … kMaxRows. And of attention: queries, pages, vectors of values.
+constexpr int kPanelsOfOne = 1;
+constexpr int kPanelsOfFew = 1;
+constexpr int kPanelsOfMany = 1;
+constexpr int kMaxRows = 2;
+constexpr int kQueryBlock = 2;
+constexpr int kPageBlock = 2;
+constexpr int kVectorBlock = 2;
+
+// One lane at a time.
+template <typename R = V16, typename F>
+inline R Each(F f) {
+  R r;
+  for (int64_t i = 0; i < kLanes; ++i) r.v[i] = f(i);
+  return r;
+}
+
+inline V16 Set1(float x) {
+  return Each([&](int64_t) { return x; });
+}
+inline V16 Load(const float* p) {
+  return Each([&](int64_t i) { return p[i]; });
+}
+inline void Store(float* p, V16 a) {
+  for (int64_t i = 0; i < kLanes; ++i) p[i] = a.v[i];
+}
+inline V16 Add(V16 a, V16 b) {
+  return Each([&](int64_t i) { return a.v[i] + b.v[i]; });
+}
+inline V16 Sub(V16 a, V16 b) {
+  return Each([&](int64_t i) { return a.v[i] - b.v[i]; });
+}
+inline V16 Mul(V16 a, V16 b) {
+  return Each([&](int64_t i) { return a.v[i] * b.v[i]; });
+}
+inline V16 Div(V16 a, V16 b) {
+  return Each([&](int64_t i) { return a.v[i] / b.v[i]; });
+}
+inline V16 Fma(V16 a, V16 b, V16 c) {
+  return Each([&](int64_t i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
+}
+inline V16 Sqrt(V16 a) {
+  return Each([&](int64_t i) { return __builtin_sqrtf(a.v[i]); });
+}
+// A NaN on either side gives b.
+inline V16 Max(V16 a, V16 b) {
+  return Each([&](int64_t i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline V16 Min(V16 a, V16 b) {
+  return Each([&](int64_t i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+
+inline I16 Bits(V16 a) {
+  return Each<I16>([&](int64_t i) { return __builtin_bit_cast(uint32_t, a.v[i]); });
+}
+inline V16 FromBits(I16 a) {
+  return Each([&](int64_t i) { return __builtin_bit_cast(float, a.v[i]); });
+}
+inline I16 SetI(int32_t x) {
+  return Each<I16>([&](int64_t) { return static_cast<uint32_t>(x); });
+}
+inline I16 LoadI(const void* p) {
+  I16 r;
+  __builtin_memcpy(r.v, p, sizeof(r.v));
+  return r;
+}
+inline I16 AddI(I16 a, I16 b) {
+  return Each<I16>([&](int64_t i) { return a.v[i] + b.v[i]; });
+}
+inline I16 SubI(I16 a, I16 b) {
+  return Each<I16>([&](int64_t i) { return a.v[i] - b.v[i]; });
+}
+inline I16 AndI(I16 a, I16 b) {
+  return Each<I16>([&](int64_t i) { return a.v[i] & b.v[i]; });
+}
+inline I16 XorI(I16 a, I16 b) {
+  return Each<I16>([&](int64_t i) { return a.v[i] ^ b.v[i]; });
+}
+template <int kBits>
+inline I16 ShiftLeft(I16 a) {
+  return Each<I16>([&](int64_t i) { return a.v[i] << kBits; });
+}
+template <int kBits>
+inline I16 ShiftRight(I16 a) {
+  return Each<I16>([&](int64_t i) { return a.v[i] >> kBits; });
+}
+template <int kBits>
+inline I16 ShiftRightSigned(I16 a) {
+  return Each<I16>(
+      [&](int64_t i) { return static_cast<uint32_t>(static_cast<int32_t>(a.v[i]) >> kBits); });
+}
+
+inline M16 FirstLanes(int64_t n) {
+  return Each<M16>([&](int64_t i) { return i < n; });
+}
+inline M16 Less(V16 a, V16 b) {
+  return Each<M16>([&](int64_t i) { return a.v[i] < b.v[i]; });
+}
+inline M16 Equal(V16 a, V16 b) {
+  return Each<M16>([&](int64_t i) { return a.v[i] == b.v[i]; });
+}
+inline M16 NonZero(I16 a) {
+  return Each<M16>([&](int64_t i) { return a.v[i] != 0; });
+}
+inline uint32_t MaskBits(M16 a) {
+  uint32_t bits = 0;
+  for (int64_t i = 0; i < kLanes; ++i) bits |= static_cast<uint32_t>(a.v[i]) << i;
+  return bits;
+}
+inline V16 Choose(M16 mask, V16 yes, V16 no) {
+  return Each([&](int64_t i) { return mask.v[i] ? yes.v[i] : no.v[i]; });
+}
+
+// The first n lanes (0 <= n <= 16), the others zero; memory beyond them is not touched.
+inline V16 LoadN(const float* p, int64_t n) {
+  return Each([&](int64_t i) { return i < n ? p[i] : 0.0f; });
+}
+inline void StoreN(float* p, V16 a, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) p[i] = a.v[i];
+}
+
+template <LaneType kType>
+inline float ValueAs(const void* p, int64_t i) {
+  if constexpr (kType == kLaneF32) {
+    return static_cast<const float*>(p)[i];
+  } else {
+    const uint16_t half = static_cast<const uint16_t*>(p)[i];
+    return kType == kLaneF16 ? F16ToF32(half) : Bf16ToF32(half);
+  }
+}
+template <LaneType kType>
+inline V16 LoadAs(const void* p) {
+  return Each([&](int64_t i) { return ValueAs<kType>(p, i); });
+}
+template <LaneType kType>
+inline V16 LoadAsN(const void* p, int64_t n) {
+  return Each([&](int64_t i) { return i < n ? ValueAs<kType>(p, i) : 0.0f; });
+}
+template <LaneType kType>
+inline void StoreAsN(void* p, V16 a, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    if constexpr (kType == kLaneF32) {
+      static_cast<float*>(p)[i] = a.v[i];
+    } else {
+      static_cast<uint16_t*>(p)[i] = kType == kLaneF16 ? F32ToF16(a.v[i]) : F32ToBf16(a.v[i]);
+    }
+  }
+}
+
+inline Codebook LoadCodebook(const float* table) { return {table}; }
+// table[low 4 bits of each lane].
+inline V16 Lookup(Codebook table, I16 code) {
+  return Each([&](int64_t i) { return table.table[code.v[i] & 15u]; });
+}
+inline void Prefetch(const void*) {}
+
+}  // namespace
+}  // namespace nibble
+
+#include "kernels/cpu/lanes_table.inl"
+
+namespace nibble {
+constinit const IsaTable kScalarTable = MakeIsaTable("scalar");
+}  // namespace nibble

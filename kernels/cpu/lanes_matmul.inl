@@ -1,0 +1,290 @@
+// Products with packed weights: 16 output rows are 16 lanes, so no sum is horizontal and the order
+// of additions is the same for any number of x rows. Layouts: packing.h.
+#pragma once
+
+#include "kernels/cpu/lanes_math.inl"
+
+namespace nibble {
+namespace {
+
+constexpr int64_t kLineValues = 8;  // k values of one line of codes
+constexpr int64_t kLineBytes = 64;  // 16 dwords of 8 codes
+constexpr int64_t kPrefetchBytes = 8192;
+
+// Adds bias and the old value, and stores the lanes that exist.
+inline void Finish(const MatMulTask& task, int64_t panel, int64_t row, V16 sum) {
+  const int64_t n = task.first_n + panel * kLanes;
+  const int64_t count = AtMostLanes(task.n - n);
+  float* out = task.out + row * task.out_stride + n;
+  if (task.bias.data != nullptr) sum = Add(sum, LoadVector(task.bias, n, count));
+  if (task.accumulate != 0) sum = Add(LoadN(out, count), sum);
+  StoreN(out, sum, count);
+}
+
+// The scales of some neighbouring panels, group by group, un-nested on the way.
+class PanelScales {
+ public:
+  PanelScales(const MatMulTask& task, int64_t first_panel)
+      : task_(task), first_panel_(first_panel), groups_(task.k / task.group_size) {
+    for (int64_t& next : next_nested_) next = 0;
+  }
+
+  // The 16 scales of group g (asked for ascending) of panel `first_panel + p`.
+  inline V16 At(int64_t p, int64_t g) {
+    const int64_t line = (g * task_.panels + first_panel_ + p) * kLanes;
+    if (task_.double_quant == 0) return Load(static_cast<const float*>(task_.scales) + line);
+    const uint8_t* codes = static_cast<const uint8_t*>(task_.scales) + line;
+    float mapped[kLanes];
+    for (int64_t i = 0; i < kLanes; ++i) mapped[i] = task_.map[codes[i]];
+    if (g == next_nested_[p]) LoadNested(p, g);
+    return Add(Mul(Load(mapped), Load(nested_[p])), Set1(task_.nested_offset));
+  }
+
+ private:
+  // Group g of row n is number n·groups + g of the matrix, and 256 numbers share a nested scale.
+  void LoadNested(int64_t p, int64_t g) {
+    int64_t next = groups_;
+    for (int64_t i = 0; i < kLanes; ++i) {
+      int64_t n = task_.first_n + (first_panel_ + p) * kLanes + i;
+      if (n >= task_.n) n = task_.n - 1;
+      const int64_t number = n * groups_ + g;
+      nested_[p][i] = task_.nested[number >> 8];
+      const int64_t change = g + 256 - (number & 255);
+      next = change < next ? change : next;
+    }
+    next_nested_[p] = next;
+  }
+
+  const MatMulTask& task_;
+  const int64_t first_panel_;
+  const int64_t groups_;
+  int64_t next_nested_[kMaxPanels];  // the group at which a lane's nested scale changes
+  float nested_[kMaxPanels][kLanes];
+};
+
+// kPanels panels from first_panel, kRows rows of x from first_row.
+// Per group t = Σ x[k]·code, k ascending; then acc += t·scale, all fused.
+template <int kPanels, int kRows>
+void Nf4Block(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
+  const Codebook codebook = LoadCodebook(task.codebook);
+  const int64_t line_stride = task.panels * kLineBytes;
+  const char* codes = static_cast<const char*>(task.codes) + first_panel * kLineBytes;
+  const float* x = task.x + first_row * task.x_stride;
+  PanelScales scales(task, first_panel);
+  V16 acc[kPanels][kRows];
+  for (auto& panel : acc) {
+    for (V16& a : panel) a = Zero();
+  }
+  const int64_t groups = task.k / task.group_size;
+  for (int64_t g = 0; g < groups; ++g) {
+    V16 t[kPanels][kRows];
+    for (auto& panel : t) {
+      for (V16& a : panel) a = Zero();
+    }
+    for (int64_t line = 0; line < task.group_size / kLineValues; ++line) {
+      I16 code[kPanels];
+      for (int p = 0; p < kPanels; ++p) {
+        code[p] = LoadI(codes + p * kLineBytes);
+        Prefetch(codes + p * kLineBytes + kPrefetchBytes);
+      }
+      codes += line_stride;
+#pragma GCC unroll 8
+      for (int64_t j = 0; j < kLineValues; ++j) {
+        V16 w[kPanels];
+        for (int p = 0; p < kPanels; ++p) {
+          w[p] = Lookup(codebook, code[p]);
+          code[p] = ShiftRight<4>(code[p]);
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+          const V16 xk = Set1(x[r * task.x_stride + j]);
+#pragma GCC unroll 8
+          for (int p = 0; p < kPanels; ++p) t[p][r] = Fma(w[p], xk, t[p][r]);
+        }
+      }
+      x += kLineValues;
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p) {
+      const V16 scale = scales.At(p, g);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) acc[p][r] = Fma(t[p][r], scale, acc[p][r]);
+    }
+  }
+  for (int p = 0; p < kPanels; ++p) {
+    for (int r = 0; r < kRows; ++r) Finish(task, first_panel + p, first_row + r, acc[p][r]);
+  }
+}
+
+// acc += x[k]·w, k ascending, fused.
+template <LaneType kType, int kPanels, int kRows>
+void HalfBlock(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
+  const int64_t stride = task.panels * kLanes;
+  const uint16_t* w = static_cast<const uint16_t*>(task.codes) + first_panel * kLanes;
+  const float* x = task.x + first_row * task.x_stride;
+  V16 acc[kPanels][kRows];
+  for (auto& panel : acc) {
+    for (V16& a : panel) a = Zero();
+  }
+  for (int64_t k = 0; k < task.k; ++k) {
+    V16 wk[kPanels];
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p) {
+      wk[p] = LoadAs<kType>(w + p * kLanes);
+      if (p % 2 == 0) Prefetch(w + p * kLanes + kPrefetchBytes / 2);
+    }
+    w += stride;
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const V16 xk = Set1(x[r * task.x_stride + k]);
+#pragma GCC unroll 8
+      for (int p = 0; p < kPanels; ++p) acc[p][r] = Fma(wk[p], xk, acc[p][r]);
+    }
+  }
+  for (int p = 0; p < kPanels; ++p) {
+    for (int r = 0; r < kRows; ++r) Finish(task, first_panel + p, first_row + r, acc[p][r]);
+  }
+}
+
+// How a product is cut into register blocks: panels × rows. Each kind of weight says what a block
+// does.
+struct Nf4Kind {
+  template <int kPanels, int kRows>
+  static void Block(const MatMulTask& task, int64_t panel, int64_t row) {
+    Nf4Block<kPanels, kRows>(task, panel, row);
+  }
+};
+template <LaneType kType>
+struct HalfKind {
+  template <int kPanels, int kRows>
+  static void Block(const MatMulTask& task, int64_t panel, int64_t row) {
+    HalfBlock<kType, kPanels, kRows>(task, panel, row);
+  }
+};
+
+// All panels for kRows rows, kPanels at a time; what is left over in one narrower block.
+template <typename Kind, int kPanels, int kRows>
+void Panels(const MatMulTask& task, int64_t panel, int64_t row) {
+  for (; panel + kPanels <= task.panels; panel += kPanels) {
+    Kind::template Block<kPanels, kRows>(task, panel, row);
+  }
+  if constexpr (kPanels > 1) {
+    if (panel < task.panels) Panels<Kind, kPanels - 1, kRows>(task, panel, row);
+  }
+}
+
+// All panels for `count` rows, count <= kRows: one row needs many panels to hide the latency of its
+// chain of additions, many rows do not.
+template <typename Kind, int kRows>
+void Rows(const MatMulTask& task, int64_t row, int64_t count) {
+  constexpr int kPanels = kRows == 1 ? kPanelsOfOne : kRows <= 3 ? kPanelsOfFew : kPanelsOfMany;
+  if (count == kRows) return Panels<Kind, kPanels, kRows>(task, 0, row);
+  if constexpr (kRows > 1) Rows<Kind, kRows - 1>(task, row, count);
+}
+
+// The fewest blocks of at most kMaxRows rows, as even as they can be.
+template <typename Kind>
+void Product(const MatMulTask* task) {
+  const int64_t blocks = (task->rows + kMaxRows - 1) / kMaxRows;
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t row = b * task->rows / blocks;
+    Rows<Kind, kMaxRows>(*task, row, (b + 1) * task->rows / blocks - row);
+  }
+}
+
+void Nf4(const MatMulTask* task) { Product<Nf4Kind>(task); }
+
+void Half(const MatMulTask* task, LaneType type) {
+  type == kLaneF16 ? Product<HalfKind<kLaneF16>>(task) : Product<HalfKind<kLaneBF16>>(task);
+}
+
+// The scale of group `number` of the whole matrix.
+inline float ScaleOf(const MatMulTask& task, int64_t number) {
+  if (task.double_quant == 0) return static_cast<const float*>(task.scales)[number];
+  const float mapped = task.map[static_cast<const uint8_t*>(task.scales)[number]];
+  return mapped * task.nested[number >> 8] + task.nested_offset;
+}
+
+constexpr int64_t kChunk = 128;  // k values that are decoded at a time
+
+// Groups straddle rows, so each lane changes its scale at its own k.
+class StraddlingPanel {
+ public:
+  StraddlingPanel(const MatMulTask& task, int64_t panel) : task_(task), panel_(panel) {}
+
+  // values[i][lane] = code · scale for k in [first, end), first being a multiple of 8.
+  void Decode(int64_t first, int64_t end, float (*values)[kLanes]) {
+    const Codebook codebook = LoadCodebook(task_.codebook);
+    for (int64_t k = first; k < end; k += kLineValues) {
+      const char* line = static_cast<const char*>(task_.codes) +
+                         (k / kLineValues * task_.panels + panel_) * kLineBytes;
+      I16 code = LoadI(line);
+      for (int64_t j = k; j < k + kLineValues && j < end; ++j) {
+        if (j == next_change_) LoadScales(j);
+        Store(values[j - first], Mul(Lookup(codebook, code), Load(scale_)));
+        code = ShiftRight<4>(code);
+      }
+    }
+  }
+
+ private:
+  void LoadScales(int64_t k) {
+    next_change_ = task_.k;
+    for (int64_t i = 0; i < kLanes; ++i) {
+      const int64_t n = task_.first_n + panel_ * kLanes + i;
+      if (n >= task_.n) {
+        scale_[i] = 0;
+        continue;
+      }
+      const int64_t flat = n * task_.k + k;
+      const int64_t number = flat / task_.group_size;
+      scale_[i] = ScaleOf(task_, number);
+      const int64_t change = k + (number + 1) * task_.group_size - flat;
+      next_change_ = change < next_change_ ? change : next_change_;
+    }
+  }
+
+  const MatMulTask& task_;
+  const int64_t panel_;
+  int64_t next_change_ = 0;
+  float scale_[kLanes];
+};
+
+constexpr int64_t kStraddlingRows = 16;
+
+// acc += x[k]·(code·scale), k ascending, fused; the product in brackets is rounded.
+void StraddlingBlock(const MatMulTask& task, int64_t panel, int64_t row, int64_t count) {
+  StraddlingPanel weights(task, panel);
+  float w[kChunk][kLanes];
+  V16 acc[kStraddlingRows];
+  for (V16& a : acc) a = Zero();
+  for (int64_t first = 0; first < task.k; first += kChunk) {
+    const int64_t end = first + kChunk < task.k ? first + kChunk : task.k;
+    weights.Decode(first, end, w);
+    for (int64_t r = 0; r < count; r += 4) {
+      const float* x[4];
+      for (int64_t i = 0; i < 4; ++i) {
+        x[i] = task.x + (row + (r + i < count ? r + i : r)) * task.x_stride + first;
+      }
+      V16 a[4] = {acc[r], acc[r + 1], acc[r + 2], acc[r + 3]};
+      for (int64_t k = 0; k < end - first; ++k) {
+        const V16 wk = Load(w[k]);
+        for (int64_t i = 0; i < 4; ++i) a[i] = Fma(wk, Set1(x[i][k]), a[i]);
+      }
+      for (int64_t i = 0; i < 4; ++i) acc[r + i] = a[i];
+    }
+  }
+  for (int64_t r = 0; r < count; ++r) Finish(task, panel, row + r, acc[r]);
+}
+
+void Nf4Straddling(const MatMulTask* task) {
+  for (int64_t panel = 0; panel < task->panels; ++panel) {
+    for (int64_t row = 0; row < task->rows; row += kStraddlingRows) {
+      const int64_t left = task->rows - row;
+      StraddlingBlock(*task, panel, row, left < kStraddlingRows ? left : kStraddlingRows);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibble
