@@ -69,6 +69,21 @@ class Tokenizer {
   virtual int64_t MemoryBytes() const = 0;
 
  protected:
+  // Bytes [begin, end) of a text.
+  struct ByteRange {
+    size_t begin = 0;
+    size_t end = 0;
+  };
+  struct EncodeOptions {
+    bool add_special_tokens = false;
+    bool offsets = false;
+    std::span<const ByteRange> content;  // ascending; no added token is found that touches them
+  };
+  // Encode once the text is known to be valid UTF-8 of less than 2^31 bytes. Unless overridden:
+  // UNIMPLEMENTED.
+  virtual absl::StatusOr<Encoding> EncodeText(std::string_view text,
+                                              const EncodeOptions& options) const;
+
   std::optional<int32_t> bos_id_, eos_id_;
 };
 
