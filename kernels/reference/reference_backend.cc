@@ -51,10 +51,11 @@ std::vector<double> PoolRows(const Activations& x, const SequenceRows& sequence,
   return mean;
 }
 
+// 1 + erf(y) = erfc(-y) and 1 + tanh(y) = 2 / (1 + e^-2y), without the cancellation for y < 0.
 double GeluOf(double x, bool tanh_form) {
-  if (!tanh_form) return 0.5 * x * (1 + std::erf(x / std::numbers::sqrt2));
+  if (!tanh_form) return 0.5 * x * std::erfc(-x / std::numbers::sqrt2);
   const double inner = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
-  return 0.5 * x * (1 + std::tanh(inner));
+  return x / (1 + std::exp(-2 * inner));
 }
 
 }  // namespace

@@ -142,7 +142,10 @@ int32_t Choose(std::span<const float> logits, const SamplingPlan& plan) {
     }
   }
   std::sort(candidates.begin(), candidates.end(), MoreLikely);
-  if (plan.temperature == 0) return candidates.front().token;
+  // Where the largest logit is infinite there are no masses to draw by.
+  if (plan.temperature == 0 || std::isinf(candidates.front().logit)) {
+    return candidates.front().token;
+  }
 
   KeepTopK(plan.top_k, &candidates);
   ComputeMasses(&candidates);

@@ -38,8 +38,8 @@ std::set<int32_t> Support(const std::vector<float>& logits, SamplingPlan plan) {
 }
 
 std::vector<float> Logs(const std::vector<float>& probabilities) {
-  std::vector<float> logits;
-  for (const float p : probabilities) logits.push_back(std::log(p));
+  std::vector<float> logits = probabilities;
+  for (float& logit : logits) logit = std::log(logit);
   return logits;
 }
 
@@ -147,6 +147,15 @@ TEST(ReferenceSampling, NeverSamplesBannedIdsOrThosePastTheLimit) {
   SamplingPlan draw = plan;
   draw.temperature = 3;
   EXPECT_THAT(Support(logits, draw), ElementsAre(0, 2));
+}
+
+TEST(ReferenceSampling, TakesTheLowestOfInfiniteLogits) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const std::vector<int32_t> banned = {0};
+  for (const float temperature : {0.0f, 1.0f}) {
+    EXPECT_EQ(Token({-kInf, -kInf, -kInf}, {.temperature = temperature, .banned = banned}), 1);
+    EXPECT_EQ(Token({0, 1, kInf, kInf}, {.temperature = temperature}), 2);
+  }
 }
 
 TEST(ReferenceSampling, DependsOnSeedIndexAndPositionOnly) {

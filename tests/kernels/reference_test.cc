@@ -65,8 +65,8 @@ class ReferenceTest : public ::testing::Test {
                                  const std::vector<float>& values) {
     auto packed = Reserve({.format = format, .n = n, .k = k});
     const DType dtype = format == WeightFormat::kBf16 ? DType::kBF16 : DType::kF16;
-    std::vector<uint16_t> halves;
-    for (const float value : values) halves.push_back(F32ToHalf(dtype, value));
+    std::vector<uint16_t> halves(values.size());
+    for (size_t i = 0; i < values.size(); ++i) halves[i] = F32ToHalf(dtype, values[i]);
     EXPECT_TRUE(backend_->Pack16(0, n, halves.data(), &packed->weight).ok());
     return packed;
   }
@@ -218,6 +218,17 @@ TEST_F(ReferenceTest, SiluMulAndGelu) {
               ElementsAre(FloatEq(0.8411919906082768f), 0, FloatEq(-0.04540230591f)));
 }
 
+// Constants by 110-digit arithmetic (tests/oracle/gelu_goldens.py).
+TEST_F(ReferenceTest, GeluKeepsItsPrecisionFarBelowZero) {
+  Matrix exact(1, 3, {-6, -8, -12}), tanh_form(1, 3, {-4, -5, -6});
+  backend_->Gelu(exact.View(), false);
+  backend_->Gelu(tanh_form.View(), true);
+  EXPECT_THAT(exact.values, ElementsAre(FloatEq(-5.919525870e-09f), FloatEq(-4.976768459e-15f),
+                                        FloatEq(-2.131778534e-32f)));
+  EXPECT_THAT(tanh_form.values, ElementsAre(FloatEq(-7.024594819e-05f), FloatEq(-2.291796197e-07f),
+                                            FloatEq(-8.439646701e-11f)));
+}
+
 TEST_F(ReferenceTest, GathersRowsInTheOrderAsked) {
   Matrix x(3, 2, {1, 2, 3, 4, 5, 6}), out(2, 2);
   backend_->GatherRows(x.View(), std::vector<int32_t>{2, 0}, out.View());
@@ -333,8 +344,9 @@ TEST_F(ReferenceTest, AttendsToItsOwnPastThroughThePageTableOnly) {
     const auto position = static_cast<float>(row >= 18 ? row - 18 : row);
     for (int64_t head = 0; head < kHeads; ++head) {
       const float* got = out.View().Row(row) + head * kHeadDim;
+      const int64_t kv_head = head / (kHeads / kKvHeads);
       EXPECT_THAT(std::vector<float>(got, got + 4),
-                  ElementsAre(sequence, FloatEq(position / 2), static_cast<float>(head / 2), 1))
+                  ElementsAre(sequence, FloatEq(position / 2), static_cast<float>(kv_head), 1))
           << row << ", " << head;
     }
   }
