@@ -71,7 +71,7 @@ absl::Status AddEmbedding(SentenceModules modules, const HfTokenizerFiles& token
   // As sentence-transformers: where no limit is given, the tokenizer's counts.
   int64_t& limit = config.embedding.max_seq_length;
   if (limit == 0) limit = tokenizer.model_max_length;
-  limit = std::min(limit, config.max_positions);
+  limit = limit == 0 ? config.max_positions : std::min(limit, config.max_positions);
   return absl::OkStatus();
 }
 

@@ -142,24 +142,32 @@ absl::Status ReadLimits(const std::string& directory, SentenceModules& out) {
   return fields.status();
 }
 
-absl::Status ReadPrompts(const std::string& directory, EmbeddingConfig& out) {
-  constexpr char kFile[] = "config_sentence_transformers.json";
-  if (!PathExists(absl::StrCat(directory, "/", kFile))) return absl::OkStatus();
-  const absl::StatusOr<Value> config = ReadObject(directory, kFile);
-  if (!config.ok()) return config.status();
-  Fields fields(kFile, *config);
-  if (const Value* prompts = fields.ObjectOrNull("prompts"); prompts != nullptr) {
-    Fields texts(absl::StrCat(kFile, ": prompts"), *prompts);
-    for (const Value::Member& prompt : *prompts->AsObject()) {
-      out.prompts[prompt.key] = texts.TextOr(prompt.key, "");
+constexpr char kPromptsFile[] = "config_sentence_transformers.json";
+
+absl::Status AddPrompts(const Value& prompts, EmbeddingConfig& out) {
+  for (const Value::Member& prompt : *prompts.AsObject()) {
+    const std::string* text = prompt.value.AsText();
+    if (text == nullptr) {
+      return CorruptFile(kPromptsFile, absl::StrCat("prompt ", Quoted(prompt.key), " is ",
+                                                    prompt.value.Describe(), ", wanted a string"));
     }
-    fields.Fail(texts.status());
+    out.prompts[prompt.key] = *text;
   }
+  return absl::OkStatus();
+}
+
+absl::Status ReadPrompts(const std::string& directory, EmbeddingConfig& out) {
+  if (!PathExists(absl::StrCat(directory, "/", kPromptsFile))) return absl::OkStatus();
+  const absl::StatusOr<Value> config = ReadObject(directory, kPromptsFile);
+  if (!config.ok()) return config.status();
+  Fields fields(kPromptsFile, *config);
+  const Value* prompts = fields.ObjectOrNull("prompts");
+  if (prompts != nullptr) fields.Fail(AddPrompts(*prompts, out));
   out.default_prompt_name = fields.TextOr("default_prompt_name", "");
   if (!out.default_prompt_name.empty() && !out.prompts.contains(out.default_prompt_name)) {
     fields.Fail(InconsistentModel(
-        kFile, absl::StrCat("default_prompt_name is ", Quoted(out.default_prompt_name),
-                            ", which is not among the prompts")));
+        kPromptsFile, absl::StrCat("default_prompt_name is ", Quoted(out.default_prompt_name),
+                                   ", which is not among the prompts")));
   }
   return fields.status();
 }

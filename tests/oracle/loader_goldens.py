@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Makes tests/golden/loader: GGUF and Hugging Face files written by their own libraries.
 
-blocks.gguf   every block type: a tensor of random bytes named by its type, and "<type>.values", what
-              gguf.quants.dequantize makes of them in fp32.
-pair.gguf     a random Llama as llama.cpp's converter writes it (q and k permuted, rope_freqs.weight),
-pair/         the same model as transformers writes it (version 5's config.json, sharded safetensors).
+blocks.gguf  every block type: a tensor of random bytes named by its type, and "<type>.values",
+             what gguf.quants.dequantize makes of them in fp32
+pair.gguf    a random Llama as llama.cpp's converter writes it (q and k permuted, rope_freqs)
+pair/        the same model as transformers writes it (version 5's config.json, sharded)
 
 usage: loader_goldens.py tests/golden/loader
 """
@@ -69,7 +69,8 @@ def finish(writer):
 def permute(weight, heads):
     """Rows of each head from halves to pairs, as llama.cpp's convert_hf_to_gguf does."""
     shape = weight.shape
-    return weight.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
+    halves = weight.reshape(heads, 2, shape[0] // heads // 2, *shape[1:])
+    return halves.swapaxes(1, 2).reshape(shape)
 
 
 def rope_freqs(config):

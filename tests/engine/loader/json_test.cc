@@ -29,9 +29,8 @@ TEST(Json, KeepsEveryKindOfValue) {
 }
 
 TEST(Json, TurnsIntegersPast64BitsIntoDoubles) {
-  const auto json = ParseJson(
-      "f",
-      R"({"big":1000000000000000019884624838656,"max":9223372036854775807,"u":18446744073709551615})");
+  const auto json = ParseJson("f", R"({"big":1000000000000000019884624838656,)"
+                                   R"("max":9223372036854775807,"u":18446744073709551615})");
   ASSERT_THAT(json, IsOk());
   EXPECT_EQ(*json->Find("big")->AsDouble(), 1e30);
   EXPECT_EQ(*json->Find("max")->AsInt(), INT64_MAX);

@@ -32,10 +32,12 @@ inline std::string Ramp(const std::vector<int64_t>& shape) {
   return RawBytes(values);
 }
 
-// hidden 8, 2 heads of 4, 1 KV head, ffn 12, vocabulary 10, 1 layer.
+// 2 heads, 1 KV head, ffn 12, vocabulary 10, 1 layer.
 struct TinyGguf {
   std::set<std::string> without;                         // fields and tensors to leave out
   std::function<void(GgufWriter&)> more = [](auto&) {};  // what to add
+
+  int64_t hidden = 8;
 
   std::string File() const {
     GgufWriter writer;
@@ -47,7 +49,7 @@ struct TinyGguf {
     }
     u32("llama.block_count", 1);
     u32("llama.context_length", 32);
-    u32("llama.embedding_length", 8);
+    u32("llama.embedding_length", static_cast<uint32_t>(hidden));
     u32("llama.feed_forward_length", 12);
     u32("llama.attention.head_count", 2);
     u32("llama.attention.head_count_kv", 1);
@@ -62,13 +64,15 @@ struct TinyGguf {
     return writer.File();
   }
 
-  static std::vector<TinyTensor> Tensors() {
-    return {{"token_embd.weight", {10, 8}},   {"blk.0.attn_norm.weight", {8}},
-            {"blk.0.attn_q.weight", {8, 8}},  {"blk.0.attn_k.weight", {4, 8}},
-            {"blk.0.attn_v.weight", {4, 8}},  {"blk.0.attn_output.weight", {8, 8}},
-            {"blk.0.ffn_norm.weight", {8}},   {"blk.0.ffn_gate.weight", {12, 8}},
-            {"blk.0.ffn_up.weight", {12, 8}}, {"blk.0.ffn_down.weight", {8, 12}},
-            {"output_norm.weight", {8}}};
+  std::vector<TinyTensor> Tensors() const {
+    const int64_t kv = hidden / 2;
+    return {
+        {"token_embd.weight", {10, hidden}},       {"blk.0.attn_norm.weight", {hidden}},
+        {"blk.0.attn_q.weight", {hidden, hidden}}, {"blk.0.attn_k.weight", {kv, hidden}},
+        {"blk.0.attn_v.weight", {kv, hidden}},     {"blk.0.attn_output.weight", {hidden, hidden}},
+        {"blk.0.ffn_norm.weight", {hidden}},       {"blk.0.ffn_gate.weight", {12, hidden}},
+        {"blk.0.ffn_up.weight", {12, hidden}},     {"blk.0.ffn_down.weight", {hidden, 12}},
+        {"output_norm.weight", {hidden}}};
   }
   static void AddTokenizer(GgufWriter& writer) {
     writer.AddText("tokenizer.ggml.model", "gpt2");
