@@ -100,10 +100,12 @@ class Pipeline::Run {
   void EncodePlain(const TracedText& part) {
     TracedBuffer buffer;
     const TracedText text = pipeline_.normalizer_.Normalize(part, traced_, &buffer);
+    const size_t part_end = part.base + part.text.size();
     const auto accept = [&](size_t begin, size_t end) {
       if (options_.content.empty()) return true;
-      const Origin origin = text.OriginOf(begin, end);
-      return !TouchesContent(origin.begin, origin.end);
+      // Up to where the next character came from: what joined the last one counts as touched.
+      const size_t last = end < text.text.size() ? text.OriginOf(end, end + 1).begin : part_end;
+      return !TouchesContent(text.OriginOf(begin, end).begin, last);
     };
     pipeline_.added_normalized_.Split(text.text, accept, [&](int32_t id, size_t begin, size_t end) {
       const TracedText slice = text.Slice(begin, end);
