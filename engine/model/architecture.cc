@@ -1,9 +1,10 @@
 // The rows.
 #include "engine/model/architecture.h"
 
-#include <cstdio>
-#include <cstdlib>
+#include <algorithm>
+#include <iterator>
 
+#include "engine/check.h"
 #include "engine/model/decoder.h"
 #include "engine/model/encoder.h"
 
@@ -24,11 +25,11 @@ constexpr ArchitectureRow kArchitectures[] = {
 }  // namespace
 
 const ArchitectureRow& FindArchitecture(Architecture architecture) {
-  for (const ArchitectureRow& row : kArchitectures) {
-    if (row.architecture == architecture) return row;
-  }
-  std::fprintf(stderr, "model: architecture %d has no row\n", static_cast<int>(architecture));
-  std::abort();
+  const auto row = std::find_if(
+      std::begin(kArchitectures), std::end(kArchitectures),
+      [&](const ArchitectureRow& candidate) { return candidate.architecture == architecture; });
+  Check(row != std::end(kArchitectures), "every architecture has a row");
+  return *row;
 }
 
 }  // namespace nibble

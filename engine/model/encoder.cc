@@ -22,6 +22,11 @@ absl::Status Encoder::Check(const ModelConfig& config) {
     return Error(absl::StatusCode::kUnimplemented, "UNSUPPORTED_MODEL",
                  "architecture bert: hidden_act is neither gelu nor gelu_new");
   }
+  if (config.type_vocab < 1) {
+    return Error(absl::StatusCode::kFailedPrecondition, "CONFIG_MISMATCH",
+                 absl::StrCat("config of architecture bert: type_vocab_size is ", config.type_vocab,
+                              ", it must be at least 1"));
+  }
   if (config.num_heads * config.head_dim != config.hidden) {
     return Error(absl::StatusCode::kFailedPrecondition, "CONFIG_MISMATCH",
                  absl::StrCat("config of architecture bert: ", config.num_heads, " heads of ",

@@ -80,7 +80,7 @@ const TensorRef* Inventory::Find(const std::string& name, std::initializer_list<
     status_ = Error(
         absl::StatusCode::kFailedPrecondition, "SHAPE_MISMATCH",
         absl::StrCat(tensor->file, ": tensor \"", name, "\" has shape ", ShapeText(tensor->shape),
-                     ", the model's config says ", ShapeText(wanted)));
+                     ", ", checkpoint_->config_source(), " says ", ShapeText(wanted)));
     return nullptr;
   }
   return tensor;

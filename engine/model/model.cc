@@ -88,6 +88,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(
   if (absl::Status status = model->Allocate(backend); !status.ok()) return status;
   absl::Status loaded = LoadWeights(model->inventory_.get(), backend, progress, cancelled);
   if (!loaded.ok()) return loaded;
+  if (absl::Status status = checkpoint.CheckUnchanged(); !status.ok()) return status;
   const int64_t total = model->inventory_->CheckpointBytes();
   model->inventory_->ForgetCheckpoint();
   malloc_trim(0);  // what the load took for itself
@@ -172,7 +173,10 @@ absl::Status Model::Allocate(Backend* backend) {
   for (const auto& [kind, bytes] : arenas) {
     if (bytes == 0) continue;
     absl::StatusOr<Buffer> buffer = backend->Allocate(bytes);
-    if (!buffer.ok()) return buffer.status();
+    if (!buffer.ok()) {
+      return Error(buffer.status().code(), "DEVICE_OUT_OF_MEMORY",
+                   absl::StrCat(name_, ": ", Name(kind), ": ", buffer.status().message()));
+    }
     Memory(kind) = *std::move(buffer);
   }
   inventory_->Bind(Memory(MemoryKind::kWeights).data(), Memory(MemoryKind::kEmbeddings).data());

@@ -36,7 +36,7 @@ struct Task {
   int64_t num_rows = 0;
   int64_t slice_rows = 0;       // rows read at a time
   int64_t temporary_bytes = 0;  // what doing it takes
-  int64_t FileBytes() const { return matrix->tensor->bytes / matrix->tensor->rows() * num_rows; }
+  int64_t file_bytes = 0;       // progress made by it
 };
 
 // Rows per slice: about kSliceValues values, a multiple of `unit` rows.
@@ -78,7 +78,7 @@ Task QuantizeTask(PlacedMatrix* matrix) {
   const int64_t slice_rows = SliceRows(spec.n, spec.k, unit);
   const int64_t values = spec.n * spec.k, groups = values / spec.group_size + 1;
   const int64_t held = values / 2 + groups * 5;  // codes, fp32 scales and their 8-bit codes
-  return {matrix, 0, spec.n, slice_rows, held + slice_rows * spec.k * 4};
+  return {matrix, 0, spec.n, slice_rows, held + slice_rows * spec.k * 4, matrix->tensor->bytes};
 }
 
 void AddRoundTasks(PlacedMatrix* matrix, std::vector<Task>* tasks) {
@@ -88,7 +88,8 @@ void AddRoundTasks(PlacedMatrix* matrix, std::vector<Task>* tasks) {
   for (int64_t first = 0; first < spec.n; first += rows) {
     const int64_t count = std::min(rows, spec.n - first);
     const int64_t slice_rows = SliceRows(count, spec.k, kUnit);
-    tasks->push_back({matrix, first, count, slice_rows, slice_rows * spec.k * 6});
+    const int64_t file_bytes = matrix->tensor->bytes / spec.n * count;
+    tasks->push_back({matrix, first, count, slice_rows, slice_rows * spec.k * 6, file_bytes});
   }
 }
 
@@ -182,8 +183,8 @@ std::vector<Task> WeightLoader::WidenedTasks() {
   for (PlacedMatrix* matrix : too_wide_) {
     matrix->weight.spec.format = WeightFormat::kBf16;
     AddRoundTasks(matrix, &tasks);
-    done_bytes_ -= matrix->tensor->bytes;
   }
+  for (Task& task : tasks) task.file_bytes = 0;  // counted already
   return tasks;
 }
 
@@ -235,7 +236,7 @@ void WeightLoader::Work() {
     absl::Status status = Do(task);
     absl::MutexLock lock(&mutex_);
     in_flight_bytes_ -= task.temporary_bytes;
-    done_bytes_ += task.FileBytes();
+    done_bytes_ += task.file_bytes;
     ++finished_;
     if (status.ok()) continue;
     if (status_.ok()) status_ = std::move(status);

@@ -29,9 +29,10 @@ def held(weight, form):
     """What a Linear's weight is worth once the server holds it in this form."""
     if form["weights"] == "bf16":
         return weight.bfloat16().float()
-    codes, state = bnb.quantize_4bit(weight.float().contiguous(), blocksize=form["group_size"],
+    # As one long row: bitsandbytes 0.50.2 on AVX-512 dequantizes wrongly when groups straddle rows.
+    codes, state = bnb.quantize_4bit(weight.float().reshape(1, -1), blocksize=form["group_size"],
                                      compress_statistics=form["double_quant"], quant_type="nf4")
-    return bnb.dequantize_4bit(codes, state).float()
+    return bnb.dequantize_4bit(codes, state).float().reshape(weight.shape)
 
 
 def sixteen_bits(weight):
