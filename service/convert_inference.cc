@@ -64,7 +64,7 @@ StoppingParams FromProto(const v1::Stopping& proto) {
 absl::StatusOr<int32_t> CountOf(const char* field, bool present, int32_t value) {
   if (!present) return -1;
   if (value >= 0) return value;
-  return Error(absl::StatusCode::kInvalidArgument, "OUT_OF_RANGE",
+  return Error(absl::StatusCode::kInvalidArgument, "VALUE_OUT_OF_RANGE",
                absl::StrCat(field, ": ", value, " is negative"), field);
 }
 

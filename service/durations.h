@@ -13,7 +13,7 @@ inline absl::StatusOr<absl::Duration> MillisecondsOf(const char* field, bool pre
                                                      absl::Duration absent) {
   if (!present) return absent;
   if (value >= 0 && value <= 3'600'000) return absl::Milliseconds(value);
-  return Error(absl::StatusCode::kInvalidArgument, "OUT_OF_RANGE",
+  return Error(absl::StatusCode::kInvalidArgument, "VALUE_OUT_OF_RANGE",
                absl::StrCat(field, ": ", value, " is not in [0, 3600000]"), field);
 }
 

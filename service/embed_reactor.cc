@@ -35,7 +35,7 @@ EmbedReactor* EmbedReactor::Start(const ServiceParts& parts, std::unique_ptr<Cal
 
 EmbedReactor::EmbedReactor(const ServiceParts& parts, std::unique_ptr<Call> call,
                            v1::EmbedResponse* response)
-    : parts_(parts), call_(std::move(call)), response_(response), cancellation_(parts.engine) {}
+    : parts_(parts), call_(std::move(call)), response_(response), cancel_(parts.engine) {}
 
 absl::Status EmbedReactor::Begin(const v1::EmbedRequest& request) {
   if (!call_->admission().ok()) return call_->admission();
@@ -53,11 +53,11 @@ absl::Status EmbedReactor::Begin(const v1::EmbedRequest& request) {
 }
 
 void EmbedReactor::Submit(EmbedRequest request) {
-  if (const std::optional<absl::Status> asked = cancellation_.asked()) return Complete(*asked);
+  if (const std::optional<absl::Status> asked = cancel_.asked()) return Complete(*asked);
   const absl::StatusOr<RequestId> id =
       parts_.engine->Submit(std::move(request), std::make_shared<Sink>(shared_from_this()));
   if (!id.ok()) return Complete(id.status());
-  cancellation_.SetRequest(*id);
+  cancel_.SetRequest(*id);
 }
 
 void EmbedReactor::Complete(const absl::Status& status) {
@@ -71,7 +71,7 @@ void EmbedReactor::Complete(const absl::Status& status) {
   Finish(call_->Close(status));
 }
 
-void EmbedReactor::OnCancel() { cancellation_.Ask(call_->Cancellation()); }
+void EmbedReactor::OnCancel() { cancel_.Ask(call_->Cancellation()); }
 
 void EmbedReactor::OnDone() { std::exchange(self_, nullptr).reset(); }
 

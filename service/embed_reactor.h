@@ -8,7 +8,7 @@
 
 #include "engine/token_sink.h"
 #include "nibble/v1/inference.pb.h"
-#include "service/cancellation.h"
+#include "service/cancel_latch.h"
 #include "service/parts.h"
 
 namespace nibble {
@@ -37,7 +37,7 @@ class EmbedReactor final : public grpc::ServerUnaryReactor,
   const std::unique_ptr<Call> call_;
   v1::EmbedResponse* const response_;
   v1::Encoding encoding_ = v1::ENCODING_FLOAT;
-  Cancellation cancellation_;
+  CancelLatch cancel_;
   std::optional<EmbedResult> result_;  // written by the engine before its OnDone
   std::shared_ptr<EmbedReactor> self_;
 };

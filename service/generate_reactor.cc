@@ -48,16 +48,16 @@ GenerateReactor* GenerateReactor::Start(const ServiceParts& parts, std::unique_p
 }
 
 GenerateReactor::GenerateReactor(const ServiceParts& parts, std::unique_ptr<Call> call)
-    : parts_(parts), cancellation_(parts.engine), call_(std::move(call)) {}
+    : parts_(parts), cancel_(parts.engine), call_(std::move(call)) {}
 
 void GenerateReactor::Submit(GenerateRequest request) {
-  if (const std::optional<absl::Status> asked = cancellation_.asked()) {
+  if (const std::optional<absl::Status> asked = cancel_.asked()) {
     queue_->OnDone(*asked);
     return;
   }
   const absl::StatusOr<RequestId> id = parts_.engine->Submit(std::move(request), queue_);
   if (id.ok()) {
-    cancellation_.SetRequest(*id);
+    cancel_.SetRequest(*id);
   } else {
     queue_->OnDone(id.status());
   }
@@ -73,7 +73,7 @@ void GenerateReactor::SchedulePump() {
 }
 
 void GenerateReactor::Pump() {
-  if (queue_->overflowed()) cancellation_.Ask(SlowReader());
+  if (queue_->overflowed()) cancel_.Ask(SlowReader());
   bool write = false;
   std::optional<grpc::Status> finish;
   {
@@ -115,7 +115,7 @@ void GenerateReactor::CheckStall(absl::Time now, absl::Duration limit) {
   absl::MutexLock lock(&mutex_);
   if (!busy_ || call_ == nullptr || now - busy_since_ < limit) return;
   queue_->Close();
-  cancellation_.Ask(SlowReader());
+  cancel_.Ask(SlowReader());
   if (now - busy_since_ >= 2 * limit) call_->grpc_context()->TryCancel();
 }
 
@@ -123,7 +123,7 @@ void GenerateReactor::OnWriteDone(bool ok) {
   {
     absl::MutexLock lock(&mutex_);
     busy_ = false;
-    if (!ok) cancellation_.Ask(call_->Cancellation());
+    if (!ok) cancel_.Ask(call_->Cancellation());
   }
   if (!ok) queue_->Close();
   Pump();
@@ -132,7 +132,7 @@ void GenerateReactor::OnWriteDone(bool ok) {
 void GenerateReactor::OnCancel() {
   {
     absl::MutexLock lock(&mutex_);
-    cancellation_.Ask(call_->Cancellation());
+    cancel_.Ask(call_->Cancellation());
   }
   queue_->Close();
 }

@@ -13,7 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "nibble/v1/inference.pb.h"
-#include "service/cancellation.h"
+#include "service/cancel_latch.h"
 #include "service/parts.h"
 #include "service/token_queue.h"
 
@@ -49,7 +49,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   void OnDone() override;
 
   const ServiceParts& parts_;
-  Cancellation cancellation_;
+  CancelLatch cancel_;
   std::shared_ptr<TokenQueue> queue_;
   std::shared_ptr<GenerateReactor> self_;
   std::atomic<bool> pump_scheduled_ = false;

@@ -12,9 +12,9 @@
 namespace nibble {
 
 // Thread-safe.
-class Cancellation {
+class CancelLatch {
  public:
-  explicit Cancellation(Engine* engine) : engine_(engine) {}
+  explicit CancelLatch(Engine* engine) : engine_(engine) {}
 
   // Ends the request with `status`: now, or as soon as its id is known. The first wish counts.
   void Ask(const absl::Status& status) {
