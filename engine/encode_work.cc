@@ -65,7 +65,8 @@ void EncodeWork::Start(EmbedJob* job, absl::Time now) {
 }
 
 void EncodeWork::Settle(const StepContext& context, absl::Time now) {
-  const size_t width = step_.pooled.size() / taken_.size();
+  const int64_t dimensions = step_.dimensions == 0 ? model_->config().hidden : step_.dimensions;
+  const auto width = static_cast<size_t>(dimensions);
   for (size_t i = 0; i < taken_.size(); ++i) {
     auto* const job = static_cast<EmbedJob*>(taken_[i].request);
     const auto begin = step_.pooled.begin() + static_cast<ptrdiff_t>(i * width);

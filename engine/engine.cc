@@ -6,7 +6,6 @@
 
 #include "engine/check.h"
 #include "engine/engine_core.h"
-#include "engine/prepare.h"
 #include "engine/served_model.h"
 #include "engine/status.h"
 
@@ -48,7 +47,8 @@ Engine::Core::Core(const EngineOptions& filled, EngineParts given)
     : options(filled),
       parts(std::move(given)),
       ledger(parts.backend->device(), options.memory_bytes),
-      loop(parts.backend.get(), parts.clock, options.step_budget_ms) {}
+      loop(parts.backend.get(), parts.clock, options.step_budget_ms),
+      intake(options.caps, parts.clock, &registry, &loop.inbox()) {}
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
   if (absl::Status status = CheckOptions(options); !status.ok()) return status;
@@ -72,51 +72,12 @@ Engine::~Engine() {
 
 // --- requests ---
 
-namespace {
-
-absl::Status CheckDeadline(RequestContext* context, absl::Time now) {
-  if (context->received == absl::InfinitePast()) context->received = now;
-  if (context->deadline > now) return absl::OkStatus();
-  return Error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
-               "the deadline had passed when the request arrived");
-}
-
-}  // namespace
-
-// What Generate and Embed have in common: a lease, a job, a place in the queue, the hand-over.
-template <typename Request, typename Prepare>
-absl::StatusOr<RequestId> Engine::Core::Submit(Request request, Operation op,
-                                               const Prepare& prepare,
-                                               std::shared_ptr<TokenSink> sink) {
-  if (absl::Status status = CheckDeadline(&request.context, parts.clock()); !status.ok()) {
-    return status;
-  }
-  absl::StatusOr<ModelLease> lease = registry.Lease(request.model, op);
-  if (!lease.ok()) return lease.status();
-  if (absl::Status status = (*lease)->admission().CheckRoom(parts.clock()); !status.ok()) {
-    return status;
-  }
-  auto job = prepare(*std::move(lease), options.caps, request);
-  if (!job.ok()) return job.status();
-  const RequestId id = (*job)->id = ++last_id;
-  (*job)->sink = std::move(sink);
-  Admission& admission = (*job)->lease->admission();
-  const int64_t tokens = (*job)->queued_tokens;
-  const absl::Time now = parts.clock();
-  if (absl::Status status = admission.TryEnter(tokens, now); !status.ok()) return status;
-  const absl::Status entered =
-      registry.EnterWhileOpen((*job)->lease, [&] { loop.inbox().Send(*std::move(job), now); });
-  if (entered.ok()) return id;
-  admission.Withdraw(tokens);
-  return entered;
-}
-
 absl::StatusOr<RequestId> Engine::Submit(GenerateRequest request, std::shared_ptr<TokenSink> sink) {
-  return core_->Submit(std::move(request), Operation::kGenerate, PrepareGenerate, std::move(sink));
+  return core_->intake.Submit(std::move(request), std::move(sink));
 }
 
 absl::StatusOr<RequestId> Engine::Submit(EmbedRequest request, std::shared_ptr<TokenSink> sink) {
-  return core_->Submit(std::move(request), Operation::kEmbed, PrepareEmbed, std::move(sink));
+  return core_->intake.Submit(std::move(request), std::move(sink));
 }
 
 void Engine::Cancel(RequestId id, absl::Status status) {

@@ -1,11 +1,11 @@
 // What stands behind Engine: the pieces, in the order in which they must die.
 #pragma once
 
-#include <atomic>
 #include <thread>
 
 #include "engine/engine.h"
 #include "engine/engine_loop.h"
+#include "engine/intake.h"
 #include "engine/memory/ledger.h"
 #include "engine/registry.h"
 #include "engine/scheduler/admission.h"
@@ -20,16 +20,12 @@ struct Engine::Core {
     return {options.max_queued_requests, options.max_queued_tokens};
   }
 
-  template <typename Request, typename Prepare>
-  absl::StatusOr<RequestId> Submit(Request request, Operation op, const Prepare& prepare,
-                                   std::shared_ptr<TokenSink> sink);
-
   const EngineOptions options;
   EngineParts parts;
   Ledger ledger;
   EngineLoop loop;
   ModelRegistry registry;
-  std::atomic<RequestId> last_id = 0;
+  Intake intake;
   std::thread thread;
 };
 

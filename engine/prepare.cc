@@ -17,11 +17,12 @@ absl::Status Cannot(std::string_view reason, const std::string& message,
   return Error(absl::StatusCode::kFailedPrecondition, reason, message, field);
 }
 
+std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
+
 // The other rooms know what is wrong with a value, not what the request calls it.
 absl::Status WithField(const absl::Status& status, std::string_view field) {
   if (!FieldOf(status).empty()) return status;
-  return Error(status.code(), ReasonOf(status),
-               Str({status.message().data(), status.message().size()}), field);
+  return Error(status.code(), ReasonOf(status), MessageOf(status), field);
 }
 
 absl::Status CheckBytes(int64_t bytes, const RequestCaps& caps, std::string_view field) {
@@ -78,6 +79,10 @@ absl::StatusOr<std::vector<int32_t>> EncodeChat(const Model& model, const Reques
   }
   absl::StatusOr<std::vector<TextSegment>> segments = model.chat_template()->Render(
       prompt.messages, {.bos_token = model.bos_token(), .eos_token = model.eos_token()});
+  if (absl::IsResourceExhausted(segments.status())) {
+    // The template's own limits: this chat is too much for it, and a retry will not help.
+    return Invalid(ReasonOf(segments.status()), MessageOf(segments.status()), "chat");
+  }
   if (!segments.ok()) return WithField(segments.status(), "chat");
   absl::StatusOr<std::vector<int32_t>> ids = model.tokenizer()->EncodeSegments(*segments);
   if (!ids.ok()) return WithField(ids.status(), "chat");
@@ -106,6 +111,7 @@ int64_t MaxTokens(const Model& model, const RequestCaps& caps, const StoppingPar
   return std::min<int64_t>(tokens, stopping.max_tokens.value_or(INT32_MAX));
 }
 
+// Ids that the model cannot sample, which its files may name, are left out.
 std::vector<int32_t> StopIds(const Model& model, const StoppingParams& stopping) {
   std::vector<int32_t> ids = stopping.stop_token_ids;
   if (!stopping.ignore_eos) {
@@ -115,6 +121,8 @@ std::vector<int32_t> StopIds(const Model& model, const StoppingParams& stopping)
     if (tokenizer != nullptr && tokenizer->eos_id().has_value())
       ids.push_back(*tokenizer->eos_id());
   }
+  const int32_t vocabulary = VocabularyOf(model);
+  std::erase_if(ids, [&](int32_t id) { return id < 0 || id >= vocabulary; });
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   return ids;

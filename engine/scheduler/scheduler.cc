@@ -2,7 +2,6 @@
 #include "engine/scheduler/scheduler.h"
 
 #include <algorithm>
-#include <tuple>
 
 #include "engine/check.h"
 
@@ -26,6 +25,7 @@ void Scheduler::Remove(Schedulable* sequence) {
 
 void Scheduler::Plan(const PlanLimits& limits, StepPlan* plan) {
   ++step_;
+  first_turn_ = turn_ + 1;
   plan->parts.clear();
   plan->num_rows = plan->decode_rows = plan->preemptions = 0;
   GrowRunning(plan);
@@ -62,12 +62,11 @@ void Scheduler::PlanDecodes(int64_t max_rows, StepPlan* plan) {
   if (max_rows <= 0) return;
   decoding_.clear();
   for (Schedulable* sequence : running_) {
-    if (sequence->decoding() && sequence->last_step != step_) decoding_.push_back(sequence);
+    if (sequence->decoding() && sequence->last_turn < first_turn_) decoding_.push_back(sequence);
   }
   if (static_cast<int64_t>(decoding_.size()) > max_rows) {
-    std::sort(decoding_.begin(), decoding_.end(), [](const auto* a, const auto* b) {
-      return std::tie(a->last_step, a->rank) < std::tie(b->last_step, b->rank);
-    });
+    std::sort(decoding_.begin(), decoding_.end(),
+              [](const auto* a, const auto* b) { return a->last_turn < b->last_turn; });
     decoding_.resize(static_cast<size_t>(max_rows));
   }
   for (Schedulable* sequence : decoding_) AddRows(sequence, 1, plan);
@@ -145,7 +144,7 @@ void Scheduler::Preempt(Schedulable* sequence, StepPlan* plan) {
 }
 
 void Scheduler::AddRows(Schedulable* sequence, int64_t num_rows, StepPlan* plan) {
-  sequence->last_step = step_;
+  sequence->last_turn = ++turn_;
   plan->parts.push_back({sequence, num_rows});
   plan->num_rows += num_rows;
 }

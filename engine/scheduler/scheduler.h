@@ -21,7 +21,7 @@ struct Schedulable {
   int64_t num_computed = 0;  // positions whose keys and values are in pages
   PageTable pages;
   bool running = false;     // holds pages
-  uint64_t last_step = 0;   // when it last had rows; whoever waited longest decodes first
+  uint64_t last_turn = 0;   // when it last had rows; whoever waited longest decodes first
   int64_t preemptions = 0;  // times its pages were taken
 
   int64_t num_remaining() const { return num_tokens - num_computed; }
@@ -88,6 +88,8 @@ class Scheduler {
   std::vector<Schedulable*> running_;  // by rank
   std::vector<Schedulable*> decoding_;
   uint64_t step_ = 0;
+  uint64_t turn_ = 0;        // counts every grant of rows
+  uint64_t first_turn_ = 0;  // of this step
 };
 
 }  // namespace nibble
