@@ -70,6 +70,8 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Start(Listener liste
   SetLimits(options, &builder);
   if (!wanted.reflection) builder.SetOption(std::make_unique<NoReflection>());
   for (grpc::Service* service : wanted.services) builder.RegisterService(service);
+  // gRPC polls only for a service with callbacks; health alone is none.
+  if (wanted.services.empty()) builder.RegisterCallbackGenericService(&result->unimplemented_);
   result->connections_ = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, wanted.credentials);
   result->server_ = builder.BuildAndStart();

@@ -1,6 +1,7 @@
 // A grpc::Server behind an accept loop of ours: limits, keepalive, health, reflection.
 #pragma once
 
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
@@ -40,6 +41,7 @@ class GrpcListener {
  private:
   GrpcListener() = default;
 
+  grpc::CallbackGenericService unimplemented_;  // what answers when no service does
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Acceptor> acceptor_;
