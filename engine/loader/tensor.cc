@@ -47,6 +47,7 @@ void ReadRows(const TensorRef& tensor, int64_t first, int64_t count, std::span<f
   const int64_t cols = tensor.cols();
   Check(first >= 0 && count >= 0 && first <= tensor.rows() - count, "ReadRows: rows in range");
   Check(static_cast<int64_t>(out.size()) == count * cols, "ReadRows: out has room for the rows");
+  if (out.empty()) return;
   const int64_t row_bytes = cols / BlockValues(tensor.type) * BlockBytes(tensor.type);
   if (tensor.permuted_head_rows == 0) {
     return Dequantize(tensor.type, tensor.data + first * row_bytes, count * cols, out.data());
