@@ -1,0 +1,111 @@
+"""Templates that use one feature each, for chat_template_goldens.py. FEATURES render, BROKEN fail."""
+
+FEATURES = [
+    # --- text, comments, whitespace control ---
+    "", "\n", "a\n\n", "a\r\nb\rc\n", "{", "{ {", "a{#c#}b", "a {#- c -#} b", "x\n  {# c #}\ny", "x\n {#+ c #}\ny",
+    "a{{ 1 }}\nb", "a {{- 1 -}} b", "  {%- if true %} x {%- endif %}  y", "a\n  {% if true %}\n  b\n  {% endif %}\nc",
+    "a\n  {%+ if true %}\n  b{% endif +%}\n c", "  {{ 1 }}\n  {{ 2 }}", "\t{% if true %}\tx{% endif %}\n\n y",
+    "{% if true %}{% endif %}  {% if true %}x{% endif %}", "{% raw %}{{ x }} {% y %}{% endraw %}",
+    "a {%- raw -%}  {{ x }}  {%- endraw -%} b", "{% raw %}\n  a\n  {% endraw %}\nb", "a\n {% raw %}x{% endraw %}\n z",
+    "\u00a0{%- if true %}\u2003 x{% endif %}", "{{ '{{' }}{{ \"%}\" }}", "{{ {'a': {'b': 1}}.a.b }}", "{{-1}}", "{{ -1 }}",
+    "{%if true%}x{%endif%}", "{%- set x = 1 -%}\n\n {{ x }}\n\n{%- set y = 2 %}\n{{ y }}",
+    # --- literals and printing ---
+    "{{ 'a\\n\\t\\\\\\'\\x41\\u00e9\\U0001f600\\101\\q' }}", "{{ \"it's\" }}", "{{ 'a' 'b' \"c\" }}", "{{ 1_000 }} {{ 0 }}",
+    "{{ 1.5 }} {{ 1e3 }} {{ 1.0 }} {{ 1e16 }} {{ 1.5e-7 }} {{ 123456789.125 }} {{ 1e22 }} {{ 0.1 + 0.2 }} {{ 1e-4 }}",
+    "{{ true }} {{ False }} {{ none }} {{ None }}", "{{ [1, 'a', \"it's\", none, 1.0, [true]] }}", "{{ (1,) }} {{ (1, 2) }} {{ () }}",
+    "{{ {'a': 1, 2: 'b', none: [1]} }}", "{{ 1, 2 }}", "{{ ['\\n\\\\\\'\"\\x00\\x7f\\u00a0\\u200b\\u4e16\\U0001f600'] }}",
+    "{{ undefined_name }}|{{ [undefined_name] }}", "{{ {'a': 1, 'a': 2} }}", "{{ [1, 2,] }} {{ {'a': 1,} }}",
+    # --- arithmetic ---
+    "{{ 1 + 2 * 3 - 4 }} {{ (1 + 2) * 3 }} {{ 7 / 2 }} {{ 7 // 2 }} {{ -7 // 2 }} {{ 7 % 3 }} {{ -7 % 3 }} {{ 7 % -3 }}",
+    "{{ 2 ** 10 }} {{ 2 ** -1 }} {{ 2 ** 3 ** 2 }} {{ 7.5 // 2 }} {{ -7.5 % 2 }} {{ 2 * 1.5 }} {{ 10 / 5 }} {{ -2 ** 2 }}",
+    "{{ 'a' + 'b' ~ 1 ~ none ~ [1] }}", "{{ 'ab' * 3 }} {{ 2 * 'x' }} {{ [1] * 2 }} {{ 'a' * -1 }}|",
+    "{{ [1] + [2, 3] }} {{ (1,) + (2,) }}", "{{ true + 1 }} {{ -true }} {{ +5 }} {{ - - 3 }}", "{{ 1 + -2 }}", "{{ 'a' ~ undefined_name }}",
+    "{{ 'a' + 'b' + 'c' ~ 1 + 'd' }}", "{{ 3 ~ 'x' ~ 4 }}",
+    # --- comparison and logic ---
+    "{{ 1 == 1.0 }} {{ 1 == true }} {{ 'a' == 'a' }} {{ [1] == [1] }} {{ [1] == (1,) }} {{ {'a': 1, 'b': 2} == {'b': 2, 'a': 1} }}",
+    "{{ 1 != 2 }} {{ 1 < 2 < 3 }} {{ 1 < 3 < 2 }} {{ 'a' < 'b' }} {{ 'ab' >= 'b' }} {{ 2 <= 2 }} {{ 1 > 0.5 }}",
+    "{{ 'a' in 'cat' }} {{ 'x' not in 'cat' }} {{ 1 in [1, 2] }} {{ 'k' in {'k': 1} }} {{ 'role' in messages[0] }} {{ '' in '' }}",
+    "{{ not 1 }} {{ not not 'a' }} {{ 1 and 2 }} {{ 0 or 'x' }} {{ '' and 1 }}|{{ none or [] }} {{ 1 or undefined_name.x }}",
+    "{{ undefined_name == other_undefined }} {{ undefined_name == none }} {{ not undefined_name }} {{ 1 in undefined_name }}",
+    "{{ 'yes' if 1 else 'no' }} {{ 'yes' if 0 }}|{{ 1 if false else 2 if false else 3 }}", "{{ 'a' if (true) }}",
+    # --- access ---
+    "{{ messages[0].role }} {{ messages[0]['role'] }} {{ messages[-1].content }} {{ messages[9] }}|{{ messages.0.role }}",
+    "{{ messages[0].missing }}|{{ messages[0]['missing'] }}|{{ none.x }}|{{ 5 .x }}|{{ 'abc'[5] }}", "{{ 'abc'[0] }}{{ 'abc'[-1] }}{{ 'h\u00e9\u4e16'[1] }}",
+    "{{ 'abcdef'[1:3] }} {{ 'abcdef'[:-2] }} {{ 'abcdef'[::2] }} {{ 'abcdef'[::-1] }} {{ 'abcdef'[4:1:-2] }} {{ 'h\u00e9\u4e16x'[1:3] }} {{ 'abc'[10:] }}|",
+    "{{ [1, 2, 3, 4][1:] }} {{ [1, 2, 3, 4][::-1] }} {{ (1, 2, 3)[:2] }} {{ [1, 2][none:1] }} {{ [1, 2, 3][-2:] }} {{ [][::-1] }}", "{{ {}[:1] }}{{ none[1:] }}{{ 'abc'['x':] }}",
+    "{{ messages[1:]|length }} {{ messages[::-1][0].content }}", "{{ 'a'['upper'] is defined }}", "{{ {'items': 1}['items'] }}", "{{ {'a': {'b': [10, 20]}}.a.b[1] }}",
+    # --- statements ---
+    "{% if 0 %}a{% elif '' %}b{% elif [] %}c{% else %}d{% endif %}", "{% if messages %}y{% endif %}", "{% if 1: %}y{% endif %}",
+    "{% for m in messages %}{{ loop.index }}{{ loop.index0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{{ loop.revindex }}{{ loop.revindex0 }} {% endfor %}",
+    "{% for m in messages %}{{ loop.previtem.role if loop.previtem is defined }}>{{ loop.nextitem }}|{% endfor %}", "{% for x in [] %}a{% else %}none{% endfor %}",
+    "{% for x in [1, 2, 3, 4] if x % 2 == 0 %}{{ x }}/{{ loop.length }} {% endfor %}", "{% for x in [1, 2] if x > 5 %}a{% else %}e{% endfor %}",
+    "{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k }}={{ v }};{% endfor %}", "{% for k in {'a': 1} %}{{ k }}{% endfor %}", "{% for c in 'h\u00e9' %}[{{ c }}]{% endfor %}",
+    "{% for x in range(5) %}{% if x == 1 %}{% continue %}{% endif %}{% if x == 3 %}{% break %}{% endif %}{{ x }}{% endfor %}", "{% for x in undefined_name %}a{% else %}b{% endfor %}",
+    "{% for a, b in [(1, 2), [3, 4]] %}{{ a + b }} {% endfor %}", "{% for x in 1, 2 %}{{ x }}{% endfor %}", "{% for (a, b) in [(1, 2)] %}{{ b }}{% endfor %}",
+    "{% for a in [1, 2] %}{% set outer = loop %}{% for b in [3, 4] %}{{ outer.index }}{{ loop.index }} {% endfor %}{% endfor %}",
+    "{% set x = 1 %}{% for i in [1, 2] %}{{ x }}{% set x = i * 10 %}{{ x }} {% endfor %}{{ x }}", "{% for i in [1] %}{% set y = 1 %}{% endfor %}{{ y is defined }}",
+    "{% if true %}{% set x = 5 %}{% endif %}{{ x }}", "{% set a, b = 1, 'two' %}{{ a }}{{ b }}", "{% set t = 1, 2 %}{{ t }}",
+    "{% set ns = namespace(a=1, b='x') %}{% for i in [1, 2, 3] %}{% set ns.a = ns.a + i %}{% endfor %}{{ ns.a }}{{ ns.b }}{{ ns.c is defined }}",
+    "{% set ns = namespace({'k': 1}, z=2) %}{% set ns.list = [] %}{% for i in range(3) %}{% set ns.list = ns.list + [i] %}{% endfor %}{{ ns.list }}{{ ns.k }}{{ ns.z }}",
+    "{% set x %}a{{ 1 }}b{% endset %}[{{ x }}]{{ x|length }}", "{% set x | upper | trim %} ab {% endset %}[{{ x }}]", "{% set ns = namespace() %}{% set ns.x %}q{% endset %}{{ ns.x }}",
+    "{% set x %}{% set inner = 1 %}{% endset %}{{ inner is defined }}", "{% filter upper %}ab{{ messages[0].role }}{% endfilter %}", "{% filter trim | upper %} x {% endfilter %}",
+    "{% with a = 1, b = 2 %}{{ a + b }}{% endwith %}{{ a is defined }}", "{% with %}{% set q = 1 %}{% endwith %}{{ q is defined }}", "{% set a = 1 %}{% with a = 2, b = a %}{{ a }}{{ b }}{% endwith %}",
+    "{% generation %}x{% set g = 1 %}{% endgeneration %}{{ g is defined }}", "{% for i in [1, 2] %}{% generation %}{{ i }}{% endgeneration %}{% endfor %}",
+    "{% if true %}a{% endif %}{% if false %}{{ x|no_such_filter }}{% endif %}", "{% for m in messages if m.role != 'system' %}{{ m.role }}{{ loop.index0 }}{% endfor %}",
+    # --- macros ---
+    "{% macro m(a, b=2, c='x') %}{{ a }}-{{ b }}-{{ c }}{% endmacro %}{{ m(1) }} {{ m(1, c=3) }} {{ m(b=5, a=4) }} {{ m() }}",
+    "{% macro m(a, b=a) %}{{ b }}{% endmacro %}{{ m(7) }}", "{% macro f(n) %}{% if n > 0 %}{{ n }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(5) }}",
+    "{% set x = 1 %}{% macro m() %}{{ x }}{% set x = 9 %}{{ x }}{% endmacro %}{{ m() }}{{ x }}{% set x = 2 %}{{ m() }}", "{% macro m() %}  a  {% endmacro %}[{{ m()|trim }}]",
+    "{% macro m(x) -%}\n  {{ x }}\n{%- endmacro %}{{ m('q') ~ m('r') }}", "{% if true %}{% macro m() %}z{% endmacro %}{% endif %}{{ m() }}", "{% macro m(x=none) %}{{ x is none }}{% endmacro %}{{ m() }}{{ m(1) }}",
+    # --- tests ---
+    "{{ x is defined }} {{ 1 is defined }} {{ x is undefined }} {{ x is not defined }} {{ messages[0].tool_calls is defined }}",
+    "{{ 'a' is string }} {{ 1 is string }} {{ none is none }} {{ x is none }} {{ {} is mapping }} {{ [] is mapping }} {{ [] is sequence }} {{ 'a' is sequence }} {{ 1 is sequence }} {{ {} is sequence }}",
+    "{{ [] is iterable }} {{ 'a' is iterable }} {{ {} is iterable }} {{ 1 is iterable }} {{ x is iterable }} {{ true is boolean }} {{ 1 is boolean }} {{ true is true }} {{ 1 is true }} {{ false is false }}",
+    "{{ 1 is integer }} {{ true is integer }} {{ 1.0 is float }} {{ 1 is number }} {{ true is number }} {{ 'a' is number }} {{ 3 is odd }} {{ 4 is even }} {{ 9 is divisibleby 3 }} {{ 9 is divisibleby(4) }}",
+    "{{ 1 is eq 1 }} {{ 'a' is equalto 'a' }} {{ 1 is ne 2 }} {{ 1 is lt 2 }} {{ 1 is ge 2 }} {{ 1 is in [1] }} {{ 'b' is in('abc') }} {{ range is callable }} {{ 'a' is callable }} {{ 'A' is upper }} {{ 'aB' is lower }}",
+    "{{ 1 is not string }} {{ not x is defined }} {{ x is defined and x.y }} {{ x is not defined or false }} {{ (x is defined) | string }} {{ 'a'|upper is upper }} {{ none is sameas none }}",
+    "{{ messages[0].content.split is defined }} {{ messages[0].content.nothing is defined }} {{ messages is sequence and messages is not string }}",
+    # --- filters ---
+    "{{ '  a b  '|trim }}|{{ 'xxaxx'|trim('x') }}|{{ 5|trim }}", "{{ messages|length }} {{ 'h\u00e9\u4e16'|length }} {{ {'a': 1}|count }} {{ x|length }}", "{{ 1|string + 'a' }} {{ [1]|string }} {{ none|string }}",
+    "{{ {'a': 1, 'b': [2]}|items|list }} {{ x|items|list }}", "{{ [1, 'a', none]|join }} {{ ['a', 'b']|join(', ') }} {{ messages|join('-', attribute='role') }} {{ 'abc'|join('.') }} {{ []|join }}|",
+    "{{ x|default }}|{{ x|default('d') }} {{ ''|default('d') }}|{{ ''|default('d', true) }} {{ none|d('n') }} {{ 0|default(5, boolean=true) }}", "{{ 'abc'|list }} {{ {'a': 1}|list }} {{ (1, 2)|list }} {{ range(3)|list }}",
+    "{{ '<b>'|safe }} {{ 'AbC'|lower }} {{ 'abC\u00e9'|upper }} {{ 'hELLO wORLD'|capitalize }} {{ 12|upper }}", "{{ 'aXbX'|replace('X', '-') }} {{ 'aaa'|replace('a', 'b', 2) }} {{ 'ab'|replace('', '-') }} {{ 11|replace(1, 2) }} {{ 'ab'|replace('', '-', 1) }} {{ 'ab'|replace('', '-', 0) }}",
+    "{{ [3, 1]|first }} {{ [3, 1]|last }} {{ 'abc'|first }}{{ 'abc'|last }} {{ []|first }}|{{ {'a': 1}|first }}", "{{ '42'|int }} {{ ' -7 '|int }} {{ '4.9'|int }} {{ 'x'|int }} {{ 'x'|int(3) }} {{ 4.9|int }} {{ none|int }} {{ true|int }} {{ '1_0'|int }} {{ '1e2'|int }} {{ 'nan'|int }}",
+    "{{ '1.5'|float }} {{ 'x'|float }} {{ 2|float }} {{ '1e3'|float }} {{ none|float(9) }}", "{{ -3|abs }} {{ -3.5|abs }} {{ 2.5|round }} {{ 3.5|round }} {{ 2.675|round(2) }} {{ 2.1|round(0, 'ceil') }} {{ 7|round }} {{ 2.19|round(1, 'floor') }}",
+    "{{ [3, 1, 2]|sort }} {{ ['b', 'A', 'c']|sort }} {{ ['b', 'A']|sort(case_sensitive=true) }} {{ [1, 2]|sort(reverse=true) }} {{ messages|sort(attribute='role')|map(attribute='role')|join(',') }}",
+    "{{ {'b': 1, 'a': 2}|dictsort }} {{ {'b': 1, 'a': 2}|dictsort(by='value') }} {{ {'b': 1, 'A': 2}|dictsort(true) }} {{ {'b': 1, 'a': 2}|dictsort(false, 'key', true) }}", "{{ [1, 2, 1, 'a', 'A']|unique|list }} {{ messages|map(attribute='role')|unique|join(' ') }}",
+    "{{ messages|selectattr('role', 'equalto', 'user')|list|length }} {{ messages|rejectattr('role', '==', 'user')|map(attribute='content')|list }} {{ messages|selectattr('content')|list|length }} {{ messages|selectattr('tool_calls', 'defined')|list }}",
+    "{{ [1, 2, 3, 4]|select('even')|list }} {{ [0, 1, '']|select|list }} {{ [1, 2, 3]|reject('odd')|list }} {{ [1, 2, 3]|select('gt', 1)|list }} {{ ['a', 'b']|map('upper')|list }} {{ [{'a': 1}, {}]|map(attribute='a', default=0)|list }} {{ ['x ']|map('trim')|join('|') }}",
+    "{{ [1, 5, 3]|max }} {{ [4, 2]|min }} {{ ['b', 'A']|min }} {{ []|max }}| {{ [1, 2, 3]|sum }} {{ [{'v': 2}, {'v': 3}]|sum(attribute='v') }} {{ [1]|sum(start=10) }} {{ [1, 2]|reverse|list }} {{ 'abc'|reverse }}",
+    "{{ 'a\\nb\\n\\nc'|indent }}|{{ 'a\\nb'|indent(2, true) }}|{{ 'a\\n\\nb'|indent(2, blank=true) }}|{{ 'a\\nb\\n'|indent('> ', first=true) }}|{{ ''|indent }}|",
+    "{{ {'a': [1, 1.5, true, none, 'x\"\\\\\\n\\u00e9\\u4e16</script>\\x01\\x7f'], 'b': {}}|tojson }} {{ []|tojson }} {{ 'a'|tojson }} {{ (1, 2)|tojson }} {{ {1: 2, none: 3, true: 4}|tojson }}",
+    "{{ {'b': 1, 'a': [1, {'c': []}]}|tojson(indent=2) }} {{ {'b': 1, 'a': 2}|tojson(sort_keys=true) }} {{ {'a': [1, 2]}|tojson(separators=(',', ':')) }} {{ '\u00e9\\U0001f600'|tojson(ensure_ascii=true) }} {{ [1]|tojson(indent=0) }}",
+    "{{ messages|tojson }}", "{{ messages[1]|tojson(indent=4) }}", "{{ 1e400|tojson }}",
+    # --- methods ---
+    "{{ ' a '.strip() }}|{{ ' a '.lstrip() }}|{{ ' a '.rstrip() }}|{{ 'xyax'.strip('xy') }}|{{ '\\n\u00a0a'.lstrip() }}|{{ 'aab'.lstrip('a') }}", "{{ 'a,b,,c'.split(',') }} {{ ' a  b '.split() }} {{ 'a b c'.split(' ', 1) }} {{ 'a b  c '.split(none, 1) }} {{ 'abc'.split('x') }} {{ ''.split(',') }} {{ ''.split() }} {{ 'a,b,c'.rsplit(',', 1) }} {{ 'aaa'.rsplit('aa', 1) }}",
+    "{{ 'a\\nb\\r\\nc\\x0bd\\n'.splitlines() }} {{ 'a\\nb'.splitlines(true) }} {{ ''.splitlines() }} {{ '\\r\\n\\n'.splitlines(true) }}", "{{ 'abc'.startswith('ab') }} {{ 'abc'.endswith('bc') }} {{ 'abc'.startswith(('x', 'a')) }} {{ 'abc'.endswith('abcd') }} {{ 'abc'.startswith('') }}",
+    "{{ 'aB'.upper() }} {{ 'aB'.lower() }} {{ 'hello wORLD it\\'s'.title() }} {{ 'aB cD'.capitalize() }} {{ '\u00c9\u0416'.lower() }}", "{{ 'a-b-c'.replace('-', '+') }} {{ 'a-b-c'.replace('-', '+', 1) }} {{ ', '.join(['a', 'b']) }} {{ 'hello'.find('l') }} {{ 'h\u00e9llo'.find('l') }} {{ 'hello'.find('z') }} {{ 'hello'.count('l') }}",
+    "{{ '12'.isdigit() }} {{ 'a1'.isalnum() }} {{ 'ab'.isalpha() }} {{ ' '.isspace() }} {{ ''.isdigit() }} {{ 'AB1'.isupper() }} {{ 'ab1'.islower() }} {{ 'a1'.isdigit() }} {{ '1'.isupper() }}", "{{ 'prefix-x'.removeprefix('prefix-') }} {{ 'x.txt'.removesuffix('.txt') }} {{ 'x'.removesuffix('y') }}",
+    "{{ {'a': 1}.keys()|list }} {{ {'a': 1}.values()|list }} {{ {'a': 1}.get('a') }} {{ {'a': 1}.get('b') }} {{ {'a': 1}.get('b', 5) }} {{ [1, 2, 1].count(1) }} {{ messages[0].get('content', '') }}", "{{ messages[0].content.strip().upper().split('K')[1] }}",
+    # --- functions ---
+    "{{ range(3)|list }} {{ range(1, 7, 2)|list }} {{ range(5, 0, -2)|list }} {{ range(0)|list }} {{ range(3, 1)|list }}", "{{ dict(a=1, b=2) }} {{ dict({'x': 1}, y=2) }}",
+    "{{ strftime_now('%Y-%m-%d %H:%M:%S %d %b %Y %B %A %a %p %I %j %% %y %-d') }}", "{{ bos_token }}{{ eos_token }}{{ add_generation_prompt }}{{ tools is none }}{{ documents is none }}", "{% set loop_messages = messages[1:] if messages[0].role == 'system' else messages %}{{ loop_messages|length }}",
+    # --- whole templates in the manner of well-known models ---
+    "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'assistant') %}{{ 'Assistant: ' + message['content'] | trim + eos_token }}{% elif message['role'] == 'user' %}{{ 'User: ' + message['content'] | trim + '\\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
+    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}",
+    "{%- set date_string = strftime_now('%d %b %Y') if strftime_now is defined else '26 Jul 2024' %}{{- '<|start_header_id|>system<|end_header_id|>\\n\\nToday Date: ' + date_string + '\\n\\n' }}{%- for message in messages %}\n    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}\n        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}\n    {%- endif %}\n{%- endfor %}\n",
+]
+
+BROKEN = [
+    # --- syntax ---
+    "{{", "{% if %}", "{% if true %}", "{{ 'a }}", "{{ a b }}", "{{ (1 }}", "{{ [1, }}", "{{ 1 + }}", "{% endif %}", "{% for x %}{% endfor %}", "{# a", "{% raw %} x", "{% unknown_tag %}",
+    "{% set 1 = 2 %}", "{{ a. }}", "{{ a| }}", "{{ a is }}", "{{ } }}", "{{ ] }}", "{% for x in y %}{% else %}{% else %}{% endfor %}", "{% macro 1() %}{% endmacro %}", "{{ f(a=1, 2) }}", "{{ 1 is odd is even }}", "{{ @ }}", "{% break %}",
+    "{% set x %}", "{{ '\\x4' }}", "{{ {1} }}", "{% endfor %}", "{{ a[] }}",
+    # --- run time ---
+    "{{ 1 ~ 2 + 3 }}", "{{ 1 + 2 ~ 'x' }}", "{{ x.y }}", "{{ x['y'] }}", "{{ x() }}", "{{ x + 1 }}", "{{ 1 + 'a' }}", "{{ 'a' + 1 }}", "{{ 'a' + none }}", "{{ [1] + (2,) }}", "{{ 1 / 0 }}", "{{ 1 % 0 }}", "{{ 1 < 'a' }}", "{{ x < 1 }}", "{{ 1 in 5 }}", "{{ 1 in 'a' }}", "{{ -'a' }}",
+    "{% for x in 5 %}{% endfor %}", "{% for x in none %}{% endfor %}", "{% for a, b in [1] %}{% endfor %}", "{% for a, b in [(1, 2, 3)] %}{% endfor %}", "{% set x = 1 %}{% set x.y = 2 %}", "{{ 5|length }}", "{{ x|tojson }}", "{{ range|tojson }}",
+    "{{ 'a'.nothing() }}", "{{ messages[0].nothing() }}", "{{ none.x() }}", "{{ 5() }}", "{{ [].append(1) }}", "{{ {}.update({}) }}", "{{ messages.pop() }}", "{{ range() }}", "{{ range('a') }}", "{{ range(1, 2, 0) }}", "{{ ''.split('') }}",
+    "{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}", "{% macro m(a) %}{% endmacro %}{{ m(b=1) }}", "{{ {[1]: 2} }}", "{{ [1, 'a']|sort }}", "{{ x|int }}", "{{ 'a'[::0] }}", "{{ namespace(_x=1) }}", "{{ ''.join([1]) }}", "{{ 'a'.startswith(1) }}", "{{ 1|abs(2) }}",
+    "{{ raise_exception('Only user and assistant roles are supported!') }}", "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}", "{{ messages|selectattr('role.x.y')|list }}", "{{ 1.5 // 0 }}", "{{ 'a'|trim(1) }}", "{{ +'a' }}",
+    "{{ loop.index }}", "{{ [1]|dictsort }}", "{{ strftime_now(5) }}",
+]
