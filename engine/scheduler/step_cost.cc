@@ -20,9 +20,14 @@ int SizeOfStep(int64_t rows) {
 
 void StepCost::Observe(int64_t rows, double seconds) {
   Check(rows > 0, "a step has rows");
-  double& known = seconds_per_row_[static_cast<size_t>(SizeOfStep(rows))];
+  const int size = SizeOfStep(rows);
+  double& known = seconds_per_row_[static_cast<size_t>(size)];
   const double seen = std::max(seconds, 1e-9) / static_cast<double>(rows);
   known = known == 0 ? seen : known + kWeight * (seen - known);
+  for (int s = 0; s < kSizes; ++s) {
+    double& other = seconds_per_row_[static_cast<size_t>(s)];
+    if (other > 0) other = s < size ? std::max(other, known) : std::min(other, known);
+  }
 }
 
 double StepCost::SecondsPerRow(int size) const {

@@ -8,8 +8,9 @@
 namespace nibble {
 
 // Steps are kept apart by size, in powers of two, each with its own moving average of seconds per
-// row; a size never seen is judged by its nearest smaller neighbour in proportion, which is too
-// slow rather than too fast, since weights are read once per step.
+// row. Weights are read once per step, so a row of a larger step never costs more than one of a
+// smaller step: what was just seen corrects the sizes on both sides that say otherwise, and a size
+// never seen is judged by its nearest smaller neighbour, too slow rather than too fast.
 class StepCost {
  public:
   void Observe(int64_t rows, double seconds);

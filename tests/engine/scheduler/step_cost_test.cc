@@ -59,6 +59,31 @@ TEST(StepCost, FollowsAChangeOfSpeedButNotOneOutlier) {
   EXPECT_NEAR(cost.Predict(32), 0.1, 0.001);
 }
 
+TEST(StepCost, TriesALargeStepAgainThatWasOnceSlow) {
+  StepCost cost;
+  cost.Observe(512, 3.0);  // a cold start
+  cost.Observe(8, 0.001);
+  EXPECT_LT(cost.RowsWithin(0.05, 512), 512);
+  for (int i = 0; i < 60; ++i) {
+    const int64_t rows = cost.RowsWithin(0.05, 512);
+    cost.Observe(rows, 0.0005 + 0.00005 * static_cast<double>(rows));
+  }
+  EXPECT_EQ(cost.RowsWithin(0.05, 512), 512);
+}
+
+TEST(StepCost, StaysWithinTheBudgetWhenTheMachineSlowsDown) {
+  StepCost cost;
+  const auto run = [&](int64_t rows, double slowness) {
+    const double seconds = slowness * (0.0005 + 0.0001 * static_cast<double>(rows));
+    cost.Observe(rows, seconds);
+    return seconds;
+  };
+  for (const int64_t rows : {1, 8, 32, 64, 100, 200, 400, 512}) run(rows, 1);
+  double seconds = 0;
+  for (int i = 0; i < 60; ++i) seconds = run(cost.RowsWithin(0.05, 512), 8);
+  EXPECT_LE(seconds, 0.055);
+}
+
 TEST(StepCost, NeverAsksForMoreThanTheLimit) {
   StepCost cost;
   cost.Observe(512, 1e-6);
