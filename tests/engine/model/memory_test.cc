@@ -97,6 +97,30 @@ TEST(ModelMemory, CountsATokenizerWithinOnePercentOfTheWhole) {
               static_cast<double>(usage.ledger) / 100);
 }
 
+// In fp32.
+int64_t LargestMatrix(const std::string& path) {
+  int64_t largest = 0;
+  for (const TensorRef& tensor : (*Checkpoint::Open(path))->tensors()) {
+    largest = std::max(largest, tensor.NumValues() * 4);
+  }
+  return largest;
+}
+
+// Their tokenizers are megabytes of small strings, so this is what tests MemoryBytes.
+TEST(ModelMemory, OfTheRealModelsIsTheLedgersSumWithinOnePercent) {
+  if (!PlainMalloc()) GTEST_SKIP() << "a sanitizer's malloc holds memory of its own";
+  if (!testing::SmolLm2()) GTEST_SKIP() << "NIBBLE_TEST_MODELS is not set";
+  const auto backend = TestBackend("cpu", 2);
+  for (const std::string& path : {*testing::SmolLm2(), *testing::MiniLm()}) {
+    LoadAndUnload(path, backend.get());
+    const Usage usage = LoadAndUnload(path, backend.get());
+    const auto one_percent = static_cast<double>(usage.ledger) / 100;
+    EXPECT_NEAR(static_cast<double>(usage.held), static_cast<double>(usage.ledger), one_percent);
+    EXPECT_NEAR(static_cast<double>(usage.left), 0, one_percent) << path;
+    EXPECT_LE(usage.peak, usage.ledger + LargestMatrix(path) + (64 << 20)) << path;
+  }
+}
+
 TEST(ModelMemory, NeverPassesTheBoundWhileLoading) {
   if (!PlainMalloc()) GTEST_SKIP() << "a sanitizer's malloc holds memory of its own";
   const ModelFolder folder(kShape);

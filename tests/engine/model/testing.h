@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,11 @@ namespace nibble::testing {
 
 // tests/golden/`path`.
 std::string GoldenPath(const std::string& path);
+
+// The real models, in the folder of the two PyPI packages that NIBBLE_TEST_MODELS names; nothing
+// without it.
+std::optional<std::string> SmolLm2();
+std::optional<std::string> MiniLm();
 
 // "cpu" on `num_threads` threads with ISA row `isa` (empty: the best), or "reference".
 std::unique_ptr<Backend> TestBackend(const std::string& kind, int num_threads = 1,
