@@ -1,15 +1,20 @@
 // Threads that share out the units of one operation at a time. Knows no operation.
 //
-// The caller of Run is worker 0; workers 1 … n-1 are threads of the pool, each pinned to one CPU of
-// the allowed set (unless there are more threads than CPUs). A worker without work spins for at
-// most kSpin, then parks: an idle pool uses no CPU.
+// The caller of Run is worker 0; workers 1 … n-1 are threads of the pool. Worker i is pinned to CPU
+// i of the allowed set, unless there are more threads than CPUs; a caller that is the process's
+// main thread stays free, because threads that it starts would inherit its one CPU. A worker
+// without work spins for at most kSpin, then parks: an idle pool uses no CPU.
 //
 // Invariants:
 //  1. Units are claimed one by one from `ticket_`, whose upper half is the number of the job; a
 //     claim succeeds only while that job is the current one, so a late worker cannot touch another.
-//  2. The fields of a job change only between jobs: after every unit of the last one was done.
+//  2. The fields of a job change only between jobs: after every unit of the last one was done, and
+//     while `ticket_` is closed, so that a worker that comes late cannot pair an old unit with
+//     them.
 //  3. Which worker runs a unit is not determined: results must not depend on it.
 #pragma once
+
+#include <pthread.h>
 
 #include <atomic>
 #include <chrono>
@@ -53,6 +58,7 @@ class ThreadPool {
  private:
   using Function = void (*)(void* context, int64_t unit, int worker);
 
+  void PinCaller();
   void RunUnits(int64_t num_units, Function function, void* context);
   void Publish(int64_t num_units, Function function, void* context);
   void WorkOn(uint32_t job, int worker);
@@ -62,7 +68,10 @@ class ThreadPool {
 
   static uint32_t JobOf(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
 
-  // Job number << 32 | next unit to claim.
+  // No unit has this number: nothing of the job can be claimed.
+  static constexpr uint32_t kClosed = 0xFFFFFFFF;
+
+  // Job number << 32 | next unit to claim, or kClosed while the next job is being written.
   alignas(64) std::atomic<uint64_t> ticket_{0};
   alignas(64) std::atomic<int64_t> done_{0};
   alignas(64) std::atomic<int64_t> num_units_{0};
@@ -74,6 +83,8 @@ class ThreadPool {
   std::atomic<int> parked_{0};
   std::mutex mutex_;  // orders parking with waking; guards nothing else
   std::condition_variable wake_;
+  std::vector<int> cpus_;  // by worker; empty: nobody is pinned
+  pthread_t caller_ = 0;   // the last one
   std::vector<std::thread> threads_;
 };
 

@@ -37,6 +37,21 @@ TEST(ThreadPool, RunsEveryUnitExactlyOnce) {
   }
 }
 
+// Small jobs of changing size, back to back: a worker that comes late for one must not claim a unit
+// from it while the next one is being written (which hung, or ran a unit twice).
+TEST(ThreadPool, ALateWorkerNeverClaimsFromAJobThatEnded) {
+  ThreadPool pool(2);
+  std::vector<std::atomic<int>> runs(64);
+  for (int job = 0; job < 300000; ++job) {
+    const int num_units = 2 + job * 7 % 40;
+    pool.Run(num_units, [&](int64_t unit, int) { ++runs[static_cast<size_t>(unit)]; });
+    for (int unit = 0; unit < num_units; ++unit) {
+      ASSERT_EQ(runs[static_cast<size_t>(unit)].exchange(0), 1)
+          << "job " << job << " unit " << unit;
+    }
+  }
+}
+
 TEST(ThreadPool, WhatUnitsWriteIsSeenByTheCallerAndByTheNextJob) {
   ThreadPool pool(3);
   std::vector<int64_t> values(64, 0);
