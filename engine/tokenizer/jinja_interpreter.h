@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "engine/tokenizer/jinja_ast.h"
 #include "engine/tokenizer/jinja_budget.h"
 #include "engine/tokenizer/jinja_calls.h"
+#include "engine/tokenizer/jinja_program.h"
 
 namespace nibble::jinja {
 

@@ -6,8 +6,8 @@
 #include <memory>
 #include <optional>
 
-#include "engine/tokenizer/jinja_ast.h"
 #include "engine/tokenizer/jinja_budget.h"
+#include "engine/tokenizer/jinja_expression.h"
 #include "engine/tokenizer/jinja_value.h"
 
 namespace nibble::jinja {

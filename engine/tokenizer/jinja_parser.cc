@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "engine/status.h"
-#include "engine/tokenizer/jinja_expressions.h"
+#include "engine/tokenizer/jinja_expression_parser.h"
 
 namespace nibble::jinja {
 namespace {

@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "engine/tokenizer/jinja_ast.h"
+#include "engine/tokenizer/jinja_program.h"
 
 namespace nibble::jinja {
 

@@ -1,6 +1,6 @@
 // What may follow an operand: .attribute, [subscript], (call), |filter, is test.
 #include "engine/status.h"
-#include "engine/tokenizer/jinja_expressions.h"
+#include "engine/tokenizer/jinja_expression_parser.h"
 
 namespace nibble::jinja {
 

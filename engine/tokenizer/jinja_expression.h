@@ -1,10 +1,9 @@
-// A parsed template as plain data. Chains of operators, suffixes and branches are flat lists, so
-// that the tree is no deeper than the parser's depth limit times the levels of precedence.
+// A parsed expression as plain data. Chains of operators and suffixes are flat lists, so that the
+// tree is no deeper than the parser's depth limit times the levels of precedence.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -15,9 +14,7 @@
 namespace nibble::jinja {
 
 struct Expression;
-struct Statement;
 using ExpressionPtr = std::unique_ptr<const Expression>;
-using Block = std::vector<Statement>;
 // A name of the program: its text lives in Program::names.
 using NameRef = const std::string*;
 
@@ -100,70 +97,6 @@ struct Expression {
   std::variant<Constant, Name, Sequence, DictLiteral, Arithmetic, Comparison, Logical, Unary,
                Conditional, Postfix>
       node;
-};
-
-// Where a value goes: one name, a tuple of names, or an attribute of a namespace.
-struct Target {
-  std::vector<NameRef> names;
-  bool is_tuple = false;
-  NameRef attribute = nullptr;
-};
-
-struct Data {
-  TextPtr text;
-};
-struct Output {
-  ExpressionPtr value;
-};
-struct If {
-  std::vector<std::pair<ExpressionPtr, Block>> branches;  // a null test: else
-};
-struct For {
-  Target target;
-  ExpressionPtr iterable;
-  ExpressionPtr filter;  // null: none
-  Block body;
-  Block otherwise;
-};
-struct Set {
-  Target target;
-  ExpressionPtr value;
-};
-struct SetBlock {
-  Target target;
-  std::vector<Suffix> filters;
-  Block body;
-};
-struct FilterBlock {
-  std::vector<Suffix> filters;
-  Block body;
-};
-struct With {  // also {% generation %}, with no variables
-  std::vector<std::pair<Target, ExpressionPtr>> variables;
-  Block body;
-};
-struct Macro {
-  NameRef name = nullptr;
-  std::vector<std::pair<NameRef, ExpressionPtr>> parameters;  // with default, or null
-  Block body;
-};
-struct MacroDefinition {
-  std::unique_ptr<const Macro> macro;
-};
-struct Break {};
-struct Continue {};
-
-struct Statement {
-  int32_t line = 0;
-  std::variant<Data, Output, If, For, Set, SetBlock, FilterBlock, With, MacroDefinition, Break,
-               Continue>
-      node;
-};
-
-struct Program {
-  std::set<std::string, std::less<>> names;
-  Block body;
-  int64_t memory_bytes = 0;  // heap held, within a few percent
 };
 
 }  // namespace nibble::jinja

@@ -1,6 +1,6 @@
 // jinja2's precedences, from the loosest: a if b else c · or · and · not · comparisons · + - · ~ ·
 // * / // % · ** · unary - + · suffixes.
-#include "engine/tokenizer/jinja_expressions.h"
+#include "engine/tokenizer/jinja_expression_parser.h"
 
 #include <charconv>
 #include <cstdlib>

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "engine/tokenizer/jinja_ast.h"
 #include "engine/tokenizer/jinja_lexer.h"
+#include "engine/tokenizer/jinja_program.h"
 
 namespace nibble::jinja {
 
