@@ -105,7 +105,7 @@ absl::Status Decoder::Encode(EncodeStep* /*step*/) {
 }
 
 absl::Status Decoder::Decode(DecodeStep* step) {
-  BeginStep();
+  BeginStep(step->tokens.size(), step->sequences.size());
   const Activations h = hidden_->Rows(0, static_cast<int64_t>(step->tokens.size()));
   backend_->Embedding(*embedding_, step->tokens, /*accumulate=*/false, h);
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {

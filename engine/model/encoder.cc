@@ -89,7 +89,7 @@ absl::Status Encoder::Decode(DecodeStep* /*step*/) {
 }
 
 absl::Status Encoder::Encode(EncodeStep* step) {
-  BeginStep();
+  BeginStep(step->tokens.size(), step->sequences.size());
   const Activations h = hidden_->Rows(0, static_cast<int64_t>(step->tokens.size()));
   Embed(*step, h);
   for (const Layer& layer : layers_) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/check.h"
 #include "engine/model/architecture.h"
 #include "engine/model/inventory.h"
 #include "engine/model/sizing.h"
@@ -80,16 +81,10 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(
     const std::function<void(const LoadProgress&)>& progress,
     const std::function<bool()>& cancelled) {
   ReturnLargeBlocksWhenFreed();
-  const int64_t free_bytes = ledger->budget_bytes() - ledger->used_bytes();
-  absl::StatusOr<std::unique_ptr<Model>> prepared =
-      Prepare(checkpoint, options, limits, *backend, free_bytes);
-  if (!prepared.ok()) return prepared.status();
-  std::unique_ptr<Model> model = *std::move(prepared);
-  model->name_ = std::move(name);
-
-  absl::StatusOr<Reservation> reservation = ledger->Reserve(model->name_, model->plan_);
-  if (!reservation.ok()) return reservation.status();
-  model->reservation_ = *std::move(reservation);
+  absl::StatusOr<std::unique_ptr<Model>> reserved =
+      PrepareAndReserve(name, checkpoint, options, limits, *backend, ledger);
+  if (!reserved.ok()) return reserved.status();
+  std::unique_ptr<Model> model = *std::move(reserved);
 
   if (absl::Status status = model->Allocate(backend); !status.ok()) return status;
   absl::Status loaded = LoadWeights(model->inventory_.get(), backend, progress, cancelled);
@@ -101,6 +96,25 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(
   if (absl::Status status = model->CheckUse(); !status.ok()) return status;
   progress({"ready", total, total});
   return model;
+}
+
+absl::StatusOr<std::unique_ptr<Model>> Model::PrepareAndReserve(
+    const std::string& name, const Checkpoint& checkpoint, const ModelOptions& options,
+    const StepLimits& limits, const Backend& backend, Ledger* ledger) {
+  while (true) {
+    const int64_t used = ledger->used_bytes();
+    absl::StatusOr<std::unique_ptr<Model>> model =
+        Prepare(checkpoint, options, limits, backend, ledger->budget_bytes() - used);
+    if (!model.ok()) return model.status();
+    (*model)->name_ = name;
+    absl::StatusOr<Reservation> reservation = ledger->Reserve(name, (*model)->plan_);
+    if (reservation.ok()) {
+      (*model)->reservation_ = *std::move(reservation);
+      return model;
+    }
+    // Another load took memory meanwhile: with a smaller KV cache this one may still fit.
+    if (ledger->used_bytes() <= used) return reservation.status();
+  }
 }
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Prepare(const Checkpoint& checkpoint,
@@ -222,7 +236,10 @@ void Model::MatMul(const Activations& x, std::span<const MatMulPart> parts) {
   backend_->MatMul(x, parts);
 }
 
-void Model::BeginStep() {
+void Model::BeginStep(size_t rows, size_t sequences) {
+  Check(static_cast<int64_t>(rows) <= limits_.max_rows, "a step has at most max_rows rows");
+  Check(static_cast<int64_t>(sequences) <= limits_.max_sequences,
+        "a step has at most max_sequences sequences");
   backend_->UseScratch(Memory(MemoryKind::kWorkspace).data() + ScratchBegin(*workspace_),
                        scratch_bytes_);
 }

@@ -101,6 +101,9 @@ class Model {
                                                         const ModelOptions& options,
                                                         const StepLimits& limits,
                                                         const Backend& backend, int64_t free_bytes);
+  static absl::StatusOr<std::unique_ptr<Model>> PrepareAndReserve(
+      const std::string& name, const Checkpoint& checkpoint, const ModelOptions& options,
+      const StepLimits& limits, const Backend& backend, Ledger* ledger);
   absl::Status ReadText(const Checkpoint& checkpoint);
   absl::Status DrawPlan(const Backend& backend, int64_t free_bytes);
   absl::Status Allocate(Backend* backend);
@@ -109,8 +112,9 @@ class Model {
   Buffer& Memory(MemoryKind kind) { return memory_[static_cast<size_t>(kind)]; }
   // Backend::MatMul, counted.
   void MatMul(const Activations& x, std::span<const MatMulPart> parts);
-  // Lends the backend this model's scratch memory; every step begins with it.
-  void BeginStep();
+  // Lends the backend this model's scratch memory; every step begins with it. A step over the
+  // limits is our bug and aborts.
+  void BeginStep(size_t rows, size_t sequences);
 
   Reservation reservation_;  // first: given back after the memory itself
   std::string name_;
