@@ -24,7 +24,7 @@ deploy/install_packages.sh build
 say "2/5 build"
 configured=build/quickstart.log
 mkdir -p build
-cmake -S . -B build/release -G Ninja -DCMAKE_BUILD_TYPE=Release >"$configured" 2>&1 || {
+cmake --preset release -DNIBBLE_TESTS=OFF >"$configured" 2>&1 || {
   cat "$configured" >&2
   exit 1
 }

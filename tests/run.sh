@@ -28,7 +28,7 @@ mkdir -p build/all
 : >build/all/CTestTestfile.cmake
 for preset in "${presets[@]}"; do
   echo "== build $preset"
-  cmake --preset "$preset" >"build/$preset.configure.log" 2>&1 || {
+  cmake --preset "$preset" -DNIBBLE_TESTS=ON >"build/$preset.configure.log" 2>&1 || {
     cat "build/$preset.configure.log" >&2
     exit 1
   }
