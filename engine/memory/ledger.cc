@@ -94,7 +94,7 @@ Ledger::Ledger(std::string device, int64_t budget_bytes)
 
 absl::StatusOr<Reservation> Ledger::Reserve(std::string_view owner, const MemoryPlan& plan) {
   const int64_t needed = plan.Total();
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   if (needed > budget_bytes_ - used_) {
     return Error(absl::StatusCode::kFailedPrecondition, "OUT_OF_MEMORY_BUDGET",
                  absl::StrCat(Str(owner), " needs ", Megabytes(needed), " on ", device_, ", ",
@@ -114,7 +114,7 @@ absl::StatusOr<Reservation> Ledger::Reserve(std::string_view owner, const Memory
 }
 
 void Ledger::Release(const Reservation& reservation) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   for (size_t kind = 0; kind < reservation.bytes_.size(); ++kind) {
     const int64_t bytes = reservation.bytes_[kind];
     if (bytes == 0) continue;
@@ -126,7 +126,7 @@ void Ledger::Release(const Reservation& reservation) {
 }
 
 std::vector<Ledger::Entry> Ledger::Snapshot() const {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   std::vector<Entry> entries;
   entries.reserve(bytes_.size());
   for (const auto& [key, bytes] : bytes_) entries.push_back({key.first, key.second, bytes});
@@ -134,7 +134,7 @@ std::vector<Ledger::Entry> Ledger::Snapshot() const {
 }
 
 int64_t Ledger::used_bytes() const {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   return used_;
 }
 
