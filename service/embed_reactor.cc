@@ -39,23 +39,21 @@ EmbedReactor::EmbedReactor(const ServiceParts& parts, std::unique_ptr<Call> call
 
 absl::Status EmbedReactor::Begin(const v1::EmbedRequest& request) {
   if (!call_->admission().ok()) return call_->admission();
-  const absl::StatusOr<v1::Encoding> encoding = EncodingOf(request);
-  if (!encoding.ok()) return encoding.status();
-  encoding_ = *encoding;
-  absl::StatusOr<EmbedRequest> converted = FromProto(request);
-  if (!converted.ok()) return converted.status();
-  converted->context = call_->context();
-  const bool posted = parts_.encoders->TryPost(
-      [call = shared_from_this(), wanted = *std::move(converted)]() mutable {
-        call->Submit(std::move(wanted));
-      });
+  const bool posted =
+      parts_.encoders->TryPost([call = shared_from_this(), &request] { call->Submit(request); });
   return posted ? absl::OkStatus() : ServerBusy();
 }
 
-void EmbedReactor::Submit(EmbedRequest request) {
+void EmbedReactor::Submit(const v1::EmbedRequest& proto) {
   if (const std::optional<absl::Status> asked = cancel_.asked()) return Complete(*asked);
+  const absl::StatusOr<v1::Encoding> encoding = EncodingOf(proto);
+  if (!encoding.ok()) return Complete(encoding.status());
+  encoding_ = *encoding;
+  absl::StatusOr<EmbedRequest> request = FromProto(proto);
+  if (!request.ok()) return Complete(request.status());
+  request->context = call_->context();
   const absl::StatusOr<RequestId> id =
-      parts_.engine->Submit(std::move(request), std::make_shared<Sink>(shared_from_this()));
+      parts_.engine->Submit(*std::move(request), std::make_shared<Sink>(shared_from_this()));
   if (!id.ok()) return Complete(id.status());
   cancel_.SetRequest(*id);
 }

@@ -27,7 +27,7 @@ class EmbedReactor final : public grpc::ServerUnaryReactor,
 
   EmbedReactor(const ServiceParts& parts, std::unique_ptr<Call> call, v1::EmbedResponse* response);
   absl::Status Begin(const v1::EmbedRequest& request);
-  void Submit(EmbedRequest request);
+  void Submit(const v1::EmbedRequest& proto);  // on a worker: converts and encodes
   void Complete(const absl::Status& status);
 
   void OnCancel() override;

@@ -15,52 +15,50 @@ absl::Status SlowReader() {
                "the client did not read its stream in time");
 }
 
+// False for a piece of which the client asked for nothing: ids without text, as a model without a
+// tokenizer gives them.
+bool TellsAnything(const v1::GenerateResponse& piece) {
+  return !piece.text().empty() || piece.token_ids_size() > 0 || piece.logprobs_size() > 0 ||
+         piece.prompt_logprobs_size() > 0 || piece.finish_reason() != v1::FINISH_REASON_UNSPECIFIED;
+}
+
 }  // namespace
 
 GenerateReactor* GenerateReactor::Start(const ServiceParts& parts, std::unique_ptr<Call> call,
                                         const v1::GenerateRequest& request) {
-  absl::Status admission = call->admission();
+  absl::Status status = call->admission();
   call->record()->model = request.model();
-  RequestContext context = call->context();
-  std::shared_ptr<GenerateReactor> reactor(new GenerateReactor(parts, std::move(call)));
+  std::shared_ptr<GenerateReactor> reactor(
+      new GenerateReactor(parts, std::move(call), request.output().token_ids()));
   reactor->self_ = reactor;
-  reactor->token_ids_ = request.output().token_ids();
   reactor->queue_ = std::make_shared<TokenQueue>(
       parts.options->max_stream_bytes, [weak = reactor->weak_from_this()] {
         if (const std::shared_ptr<GenerateReactor> stream = weak.lock()) stream->SchedulePump();
       });
   parts.stall_watch->Add(reactor);
-  absl::StatusOr<GenerateRequest> converted = absl::CancelledError();
-  if (admission.ok()) {
-    converted = FromProto(request);
-    admission = converted.status();
+  if (status.ok() && !parts.encoders->TryPost([reactor, &request] { reactor->Submit(request); })) {
+    status = ServerBusy();
   }
-  if (admission.ok()) {
-    converted->context = std::move(context);
-    const bool posted =
-        parts.encoders->TryPost([reactor, wanted = *std::move(converted)]() mutable {
-          reactor->Submit(std::move(wanted));
-        });
-    if (!posted) admission = ServerBusy();
-  }
-  if (!admission.ok()) reactor->queue_->OnDone(admission);
+  if (!status.ok()) reactor->queue_->OnDone(status);
   return reactor.get();
 }
 
-GenerateReactor::GenerateReactor(const ServiceParts& parts, std::unique_ptr<Call> call)
-    : parts_(parts), cancel_(parts.engine), call_(std::move(call)) {}
+GenerateReactor::GenerateReactor(const ServiceParts& parts, std::unique_ptr<Call> call,
+                                 bool token_ids)
+    : parts_(parts),
+      context_(call->context()),
+      token_ids_(token_ids),
+      cancel_(parts.engine),
+      call_(std::move(call)) {}
 
-void GenerateReactor::Submit(GenerateRequest request) {
-  if (const std::optional<absl::Status> asked = cancel_.asked()) {
-    queue_->OnDone(*asked);
-    return;
-  }
-  const absl::StatusOr<RequestId> id = parts_.engine->Submit(std::move(request), queue_);
-  if (id.ok()) {
-    cancel_.SetRequest(*id);
-  } else {
-    queue_->OnDone(id.status());
-  }
+void GenerateReactor::Submit(const v1::GenerateRequest& proto) {
+  if (const std::optional<absl::Status> asked = cancel_.asked()) return queue_->OnDone(*asked);
+  absl::StatusOr<GenerateRequest> request = FromProto(proto);
+  if (!request.ok()) return queue_->OnDone(request.status());
+  request->context = context_;
+  const absl::StatusOr<RequestId> id = parts_.engine->Submit(*std::move(request), queue_);
+  if (!id.ok()) return queue_->OnDone(id.status());
+  cancel_.SetRequest(*id);
 }
 
 void GenerateReactor::SchedulePump() {
@@ -79,10 +77,12 @@ void GenerateReactor::Pump() {
   {
     absl::MutexLock lock(&mutex_);
     if (busy_) return;
-    if (std::optional<GenerateChunk> chunk = queue_->Pop()) {
+    while (!write) {
+      std::optional<GenerateChunk> chunk = queue_->Pop();
+      if (!chunk.has_value()) break;
       Count(*chunk);
       ToProto(*std::move(chunk), token_ids_, &response_);
-      write = true;
+      write = TellsAnything(response_);
     }
     if (const std::optional<absl::Status> end = queue_->End()) finish = call_->Close(*end);
     if (!write && !finish.has_value()) return;

@@ -29,7 +29,7 @@ namespace nibble {
 class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
                               public std::enable_shared_from_this<GenerateReactor> {
  public:
-  // Starts the stream; gRPC owns the result until OnDone.
+  // Starts the stream; gRPC owns the result until OnDone, and the request lives so long.
   static GenerateReactor* Start(const ServiceParts& parts, std::unique_ptr<Call> call,
                                 const v1::GenerateRequest& request);
 
@@ -38,9 +38,9 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   void CheckStall(absl::Time now, absl::Duration limit);
 
  private:
-  GenerateReactor(const ServiceParts& parts, std::unique_ptr<Call> call);
-  void Submit(GenerateRequest request);  // on a worker: encodes
-  void SchedulePump();                   // from any thread, the engine's included
+  GenerateReactor(const ServiceParts& parts, std::unique_ptr<Call> call, bool token_ids);
+  void Submit(const v1::GenerateRequest& proto);  // on a worker: converts and encodes
+  void SchedulePump();                            // from any thread, the engine's included
   void Pump();
   void Count(const GenerateChunk& chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -49,11 +49,12 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   void OnDone() override;
 
   const ServiceParts& parts_;
+  const RequestContext context_;
+  const bool token_ids_;  // wanted by the client
   CancelLatch cancel_;
   std::shared_ptr<TokenQueue> queue_;
   std::shared_ptr<GenerateReactor> self_;
   std::atomic<bool> pump_scheduled_ = false;
-  bool token_ids_ = false;  // wanted by the client
 
   absl::Mutex mutex_;
   std::unique_ptr<Call> call_ ABSL_GUARDED_BY(mutex_);  // null after OnDone

@@ -90,6 +90,8 @@ TEST_F(GenerateTest, AModelWithoutATokenizerServesIds) {
   ASSERT_TRUE(answers.status.ok()) << answers.status.error_message();
   EXPECT_EQ(answers.by_index.at(0).ids.size(), 12u);
   EXPECT_EQ(answers.by_index.at(0).text, "");
+  request.clear_output();
+  EXPECT_EQ(server().Generate(request).num_messages, 1) << "no piece that tells nothing";
 }
 
 TEST_F(GenerateTest, ManyAnswersDifferAndASeedBringsThemBack) {
