@@ -87,8 +87,8 @@ class Ledger {
 
   const std::string device_;
   const int64_t budget_bytes_;
-  mutable std::mutex
-      mutex_;  // which ThreadSanitizer sees; the distribution's absl::Mutex it does not
+  // Not absl::Mutex: ThreadSanitizer does not see into the distribution's.
+  mutable std::mutex mutex_;
   std::map<std::pair<std::string, MemoryKind>, int64_t> bytes_ ABSL_GUARDED_BY(mutex_);
   int64_t used_ ABSL_GUARDED_BY(mutex_) = 0;
 };
