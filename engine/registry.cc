@@ -11,6 +11,9 @@
 namespace nibble {
 namespace {
 
+// Longer than this cannot be added to a clock's time.
+constexpr absl::Duration kForever = absl::Hours(24 * 365);
+
 absl::Status NotFound(const std::string& name) {
   return Error(absl::StatusCode::kNotFound, "MODEL_NOT_FOUND",
                absl::StrCat("no model is named \"", name, "\""), "model");
@@ -51,7 +54,7 @@ ModelRegistry::ModelRegistry() = default;
 ModelRegistry::~ModelRegistry() = default;
 
 absl::Status ModelRegistry::BeginLoad(const ModelDescription& description) {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   if (closed_) return Closed();
   Entry entry{.description = description};
   entry.description.state = ModelState::kLoading;
@@ -65,7 +68,7 @@ absl::Status ModelRegistry::BeginLoad(const ModelDescription& description) {
 
 void ModelRegistry::FinishLoad(const ModelDescription& description,
                                std::unique_ptr<ServedModel> served) {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   Entry& entry = entries_.at(description.name);
   entry.description = description;
   entry.description.state = ModelState::kReady;
@@ -73,12 +76,12 @@ void ModelRegistry::FinishLoad(const ModelDescription& description,
 }
 
 void ModelRegistry::AbandonLoad(const std::string& name) {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   entries_.erase(name);
 }
 
 absl::Status ModelRegistry::BeginUnload(const std::string& name) {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   const auto it = entries_.find(name);
   if (it == entries_.end()) return NotFound(name);
   if (it->second.description.state != ModelState::kReady) return NotReady(it->second.description);
@@ -87,21 +90,21 @@ absl::Status ModelRegistry::BeginUnload(const std::string& name) {
 }
 
 bool ModelRegistry::WaitUnused(const std::string& name, absl::Duration timeout) const {
-  const absl::MutexLock lock(&mutex_);
-  const auto unused = [&] {
-    mutex_.AssertReaderHeld();
-    return Unused(&name);
-  };
-  return mutex_.AwaitWithTimeout(absl::Condition(&unused), timeout);
+  return WaitFor(timeout, &name);
 }
 
 bool ModelRegistry::WaitAllUnused(absl::Duration timeout) const {
-  const absl::MutexLock lock(&mutex_);
-  const auto unused = [&] {
-    mutex_.AssertReaderHeld();
-    return Unused(nullptr);
-  };
-  return mutex_.AwaitWithTimeout(absl::Condition(&unused), timeout);
+  return WaitFor(timeout, nullptr);
+}
+
+bool ModelRegistry::WaitFor(absl::Duration timeout, const std::string* name) const {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto unused = [&] { return Unused(name); };
+  if (timeout >= kForever) {
+    returned_.wait(lock, unused);
+    return true;
+  }
+  return returned_.wait_for(lock, absl::ToChronoNanoseconds(timeout), unused);
 }
 
 bool ModelRegistry::Unused(const std::string* name) const {
@@ -112,7 +115,7 @@ bool ModelRegistry::Unused(const std::string* name) const {
 }
 
 std::unique_ptr<ServedModel> ModelRegistry::FinishUnload(const std::string& name) {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   const auto it = entries_.find(name);
   Check(it != entries_.end() && it->second.leases == 0, "a model is unloaded when nothing uses it");
   std::unique_ptr<ServedModel> served = std::move(it->second.served);
@@ -121,7 +124,7 @@ std::unique_ptr<ServedModel> ModelRegistry::FinishUnload(const std::string& name
 }
 
 ServedModel* ModelRegistry::Peek(const std::string& name) const {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   const auto it = entries_.find(name);
   return it == entries_.end() ? nullptr : it->second.served.get();
 }
@@ -154,7 +157,7 @@ absl::StatusOr<ModelLease> ModelRegistry::LeaseOf(Entry* entry) {
 
 absl::StatusOr<ModelLease> ModelRegistry::Lease(const std::string& name, Operation op) {
   if (!name.empty()) return Lease(name);
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   if (closed_) return Closed();
   const absl::StatusOr<Entry*> entry = OnlyOneThatCan(op);
   if (!entry.ok()) return entry.status();
@@ -162,7 +165,7 @@ absl::StatusOr<ModelLease> ModelRegistry::Lease(const std::string& name, Operati
 }
 
 absl::StatusOr<ModelLease> ModelRegistry::Lease(const std::string& name) {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   if (closed_) return Closed();
   const auto it = entries_.find(name);
   if (it == entries_.end()) return NotFound(name);
@@ -179,7 +182,7 @@ ModelRegistry::Entry& ModelRegistry::EntryOf(const ServedModel* served) {
 
 absl::Status ModelRegistry::EnterWhileOpen(const ModelLease& lease,
                                            const std::function<void()>& enter) {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   if (closed_) return Closed();
   const ModelDescription& model = EntryOf(lease.served_).description;
   if (model.state != ModelState::kReady) return NotReady(model);
@@ -188,29 +191,29 @@ absl::Status ModelRegistry::EnterWhileOpen(const ModelLease& lease,
 }
 
 void ModelRegistry::Return(const ServedModel* served) {
-  const absl::MutexLock lock(&mutex_);
-  --EntryOf(served).leases;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (--EntryOf(served).leases == 0) returned_.notify_all();
 }
 
 void ModelRegistry::Close() {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   closed_ = true;
 }
 
 bool ModelRegistry::closed() const {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   return closed_;
 }
 
 std::vector<ModelDescription> ModelRegistry::List() const {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   std::vector<ModelDescription> models;
   for (const auto& [name, entry] : entries_) models.push_back(entry.description);
   return models;
 }
 
 absl::StatusOr<ModelDescription> ModelRegistry::Get(const std::string& name) const {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   const auto it = entries_.find(name);
   if (it == entries_.end()) return NotFound(name);
   return it->second.description;
@@ -218,7 +221,7 @@ absl::StatusOr<ModelDescription> ModelRegistry::Get(const std::string& name) con
 
 void ModelRegistry::ForEach(
     const std::function<void(const std::string&, const ServedModel&)>& visit) const {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   for (const auto& [name, entry] : entries_) {
     if (entry.served != nullptr) visit(name, *entry.served);
   }

@@ -1,16 +1,17 @@
 // The models by name, and who is using them. Knows no requests: a lease says that something does.
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/model_description.h"
 #include "engine/request.h"
@@ -92,9 +93,12 @@ class ModelRegistry {
   Entry& EntryOf(const ServedModel* served) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Entry*> OnlyOneThatCan(Operation op) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<ModelLease> LeaseOf(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // name null: of all models.
+  bool WaitFor(absl::Duration timeout, const std::string* name) const;
   bool Unused(const std::string* name) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
+  mutable std::condition_variable returned_;  // a lease
   std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };

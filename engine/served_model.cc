@@ -27,12 +27,12 @@ void ServedModel::Publish() {
   live_.gemm_calls["nf4"] = calls.nf4;
   live_.gemm_calls["bf16"] = calls.bf16;
   live_.gemm_calls["fp16"] = calls.fp16;
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   published_ = live_;
 }
 
 ModelStats ServedModel::Stats() const {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   return published_;
 }
 

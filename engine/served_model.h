@@ -2,9 +2,9 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/decode_work.h"
 #include "engine/encode_work.h"
 #include "engine/model/model.h"
@@ -39,7 +39,7 @@ class ServedModel {
   ModelStats live_;
   DecodeWork decode_;
   EncodeWork encode_;
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   ModelStats published_ ABSL_GUARDED_BY(mutex_);
 };
 

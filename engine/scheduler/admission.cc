@@ -18,12 +18,12 @@ constexpr absl::Duration kUnknownAdvice = absl::Seconds(1);
 }  // namespace
 
 absl::Status Admission::CheckRoom(absl::Time now) const {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   return CheckRoomFor(1, now);
 }
 
 absl::Status Admission::TryEnter(int64_t tokens, absl::Time now) {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   if (absl::Status status = CheckRoomFor(tokens, now); !status.ok()) return status;
   ++requests_;
   tokens_ += tokens;
@@ -42,14 +42,14 @@ absl::Status Admission::CheckRoomFor(int64_t tokens, absl::Time now) const {
 
 void Admission::Start(int64_t tokens, absl::Time now) {
   Withdraw(tokens);
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   Decay(now);
   requests_per_s_ += 1 / kRateWindow_s;
   tokens_per_s_ += static_cast<double>(tokens) / kRateWindow_s;
 }
 
 void Admission::Withdraw(int64_t tokens) {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   --requests_;
   tokens_ -= tokens;
   Check(requests_ >= 0 && tokens_ >= 0, "who leaves a queue was in it");
@@ -74,12 +74,12 @@ absl::Duration Admission::RetryAfter(absl::Time now) const {
 }
 
 int64_t Admission::waiting_requests() const {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   return requests_;
 }
 
 int64_t Admission::waiting_tokens() const {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   return tokens_;
 }
 

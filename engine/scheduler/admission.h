@@ -3,10 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace nibble {
@@ -41,7 +41,7 @@ class Admission {
   void Decay(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const AdmissionLimits limits_;
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   int64_t requests_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   // How fast the queue empties: what started, with older starts weighing less.

@@ -4,9 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <latch>
 #include <thread>
 
-#include "absl/synchronization/notification.h"
 #include "engine/status.h"
 #include "tests/support/fake_backend.h"
 #include "tests/support/fake_model.h"
@@ -308,13 +309,13 @@ TEST_F(EngineTest, FreesTheNameOfAFailedLoad) {
 TEST_F(EngineTest, AnswersOthersWhileAModelLoads) {
   Start();
   LoadAs("d", "decoder");
-  absl::Notification loading, go_on;
+  std::latch loading(1), go_on(1);
   on_load_ = [&](const LoadTarget&) {
-    loading.Notify();
-    go_on.WaitForNotification();
+    loading.count_down();
+    go_on.wait();
   };
   std::thread loader([&] { LoadAs("slow", "bare"); });
-  loading.WaitForNotification();
+  loading.wait();
   EXPECT_TRUE(Submit(Ids("d", {1}, 5))->Wait().ok());
   const absl::Status early = Refused(Ids("slow", {1}, 5));
   EXPECT_EQ(early.code(), absl::StatusCode::kUnavailable);
@@ -324,7 +325,7 @@ TEST_F(EngineTest, AnswersOthersWhileAModelLoads) {
   EXPECT_EQ(engine_->UnloadModel("slow", absl::InfiniteFuture()).code(),
             absl::StatusCode::kUnavailable);
   EXPECT_EQ(engine_->GetModel("slow")->state, ModelState::kLoading);
-  go_on.Notify();
+  go_on.count_down();
   loader.join();
   EXPECT_TRUE(Submit(Ids("slow", {1}, 5))->Wait().ok());
 }
@@ -366,22 +367,22 @@ TEST_F(EngineTest, CancelsWhatStreamsAtTheUnloadsDeadline) {
 
 TEST_F(EngineTest, RefusesNewWorkWhileUnloading) {
   fakes_["held"] = {};
-  absl::Notification running, go_on;
+  std::latch running(1), go_on(1);
   fakes_["held"].on_step = [&](int64_t) {
-    if (!running.HasBeenNotified()) running.Notify();
-    go_on.WaitForNotification();
+    if (!running.try_wait()) running.count_down();
+    go_on.wait();
   };
   Start();
   LoadAs("d", "held");
   const auto sink = Submit(Ids("d", {1}, 5));
-  running.WaitForNotification();
+  running.wait();
   std::thread unloader(
       [&] { EXPECT_TRUE(engine_->UnloadModel("d", absl::InfiniteFuture()).ok()); });
   while (engine_->GetModel("d")->state != ModelState::kUnloading) std::this_thread::yield();
   const absl::Status refused = Refused(Ids("d", {1}, 5));
   EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(ReasonOf(refused), "MODEL_UNLOADING");
-  go_on.Notify();
+  go_on.count_down();
   unloader.join();
   EXPECT_TRUE(sink->status().ok());
 }
@@ -457,19 +458,19 @@ TEST_F(EngineTest, EndsEveryStreamWhenItDies) {
 }
 
 TEST_F(EngineTest, ParksWhenIdleAndReportsAStall) {
-  absl::Notification running, go_on;
+  std::latch running(1), go_on(1);
   fakes_["held"].on_step = [&](int64_t) {
-    if (!running.HasBeenNotified()) running.Notify();
-    go_on.WaitForNotification();
+    if (!running.try_wait()) running.count_down();
+    go_on.wait();
   };
   Start();
   LoadAs("d", "held");
   EXPECT_EQ(engine_->StalledFor(), absl::ZeroDuration());
   const auto sink = Submit(Ids("d", {1}, 2));
-  running.WaitForNotification();
+  running.wait();
   const absl::Duration stalled = engine_->StalledFor();
   while (engine_->StalledFor() <= stalled) std::this_thread::yield();
-  go_on.Notify();
+  go_on.count_down();
   EXPECT_TRUE(sink->Wait().ok());
   while (engine_->StalledFor() > absl::ZeroDuration()) std::this_thread::yield();
   const int parks = backend_->parks;

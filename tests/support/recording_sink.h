@@ -4,12 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include <condition_variable>
 #include <map>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
 #include "engine/token_sink.h"
 
 namespace nibble {
@@ -29,7 +30,7 @@ class RecordingSink final : public TokenSink {
   };
 
   void OnChunk(GenerateChunk chunk) override {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     EXPECT_EQ(dones_, 0) << "a chunk after OnDone";
     Answer& answer = answers_[chunk.index];
     EXPECT_FALSE(answer.finished()) << "a chunk after the last one of index " << chunk.index;
@@ -40,60 +41,60 @@ class RecordingSink final : public TokenSink {
     answer.logprobs.insert(answer.logprobs.end(), chunk.logprobs.begin(), chunk.logprobs.end());
     if (!chunk.prompt_logprobs.empty()) answer.prompt_logprobs = chunk.prompt_logprobs;
     answer.last = std::move(chunk);
+    changed_.notify_all();
   }
 
   void OnEmbedding(EmbedResult result) override {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     EXPECT_EQ(dones_, 0) << "an embedding after OnDone";
     EXPECT_EQ(embeddings_++, 0) << "two embeddings";
     result_ = std::move(result);
   }
 
   void OnDone(const absl::Status& status) override {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     EXPECT_EQ(dones_++, 0) << "two ends";
     status_ = status;
+    changed_.notify_all();
   }
 
   // Until OnDone; its status.
   absl::Status Wait() const {
-    const absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(this, &RecordingSink::DoneLocked));
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return dones_ > 0; });
     return status_;
   }
   // Until the first chunk (or the end).
   void WaitForChunk() const {
-    const absl::MutexLock lock(&mutex_);
-    const auto begun = [this] { return !answers_.empty() || dones_ > 0; };
-    mutex_.Await(absl::Condition(&begun));
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return !answers_.empty() || dones_ > 0; });
   }
 
   bool done() const {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     return dones_ > 0;
   }
   absl::Status status() const {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     return status_;
   }
   Answer answer(int32_t index = 0) const {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     const auto it = answers_.find(index);
     return it == answers_.end() ? Answer() : it->second;
   }
   size_t num_answers() const {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     return answers_.size();
   }
   EmbedResult result() const {
-    const absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     return result_;
   }
 
  private:
-  bool DoneLocked() const { return dones_ > 0; }
-
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
   std::map<int32_t, Answer> answers_;
   EmbedResult result_;
   absl::Status status_ = absl::UnknownError("not done");
