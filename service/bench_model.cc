@@ -108,23 +108,27 @@ class ModelBench {
     return sink;
   }
 
-  absl::Status Prefill(BenchReport* report) {
-    std::vector<double> rates, firsts;
+  // Median seconds from Submit to the first token of a prompt of `length` tokens.
+  absl::StatusOr<double> TimeToFirstToken(int64_t length) {
+    std::vector<double> seconds;
     for (int64_t i = 0; i < options_.repetitions; ++i) {
-      for (const int64_t length : {options_.prompt_tokens, int64_t{30}}) {
-        const absl::Time start = absl::Now();
-        const auto sink = Ask(length, 1);
-        if (!sink.ok()) return sink.status();
-        if (const absl::Status status = (*sink)->Wait(); !status.ok()) return status;
-        const double seconds = absl::ToDoubleSeconds((*sink)->first() - start);
-        (length == options_.prompt_tokens ? rates : firsts)
-            .push_back(length == options_.prompt_tokens ? static_cast<double>(length) / seconds
-                                                        : seconds * 1e3);
-      }
+      const absl::Time start = absl::Now();
+      const auto sink = Ask(length, 1);
+      if (!sink.ok()) return sink.status();
+      if (const absl::Status status = (*sink)->Wait(); !status.ok()) return status;
+      seconds.push_back(absl::ToDoubleSeconds((*sink)->first() - start));
     }
+    return Quantile(seconds, 0.5);
+  }
+
+  absl::Status Prefill(BenchReport* report) {
+    const auto prefill = TimeToFirstToken(options_.prompt_tokens);
+    if (!prefill.ok()) return prefill.status();
+    const auto first = TimeToFirstToken(30);
+    if (!first.ok()) return first.status();
     report->Add(absl::StrCat("prefill_", options_.prompt_tokens, "_tokens_per_second"),
-                Quantile(rates, 0.5));
-    report->Add("time_to_first_token_prompt_30_ms", Quantile(firsts, 0.5));
+                static_cast<double>(options_.prompt_tokens) / *prefill);
+    report->Add("time_to_first_token_prompt_30_ms", *first * 1e3);
     return absl::OkStatus();
   }
 
