@@ -37,5 +37,6 @@ for preset in "${presets[@]}"; do
 done
 
 export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
-export ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1"
+# Debian's simdjson is not instrumented: what it allocates and our inlined code frees looks mismatched.
+export ASAN_OPTIONS="alloc_dealloc_mismatch=0:detect_stack_use_after_return=1:strict_string_checks=1"
 exec ctest --test-dir build/all --output-on-failure -j "$(nproc)"
