@@ -49,7 +49,7 @@ class AddedTokens {
     bool single_word = false, strip_left = false, strip_right = false;
   };
   std::string_view Content(const Token& token) const {
-    return std::string_view(arena_).substr(token.begin, token.length);
+    return std::string_view{arena_}.substr(token.begin, token.length);
   }
   // The longest token at text[at] that is accepted; null when none is.
   const Token* Match(std::string_view text, size_t at, Accept accept) const;

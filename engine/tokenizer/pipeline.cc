@@ -197,7 +197,7 @@ void Pipeline::SortAddedTokens(std::vector<AddedTokenSpec> specs) {
     const std::string text(
         spec.normalized
             ? normalizer_.Normalize({spec.token.content, nullptr, 0}, false, &buffer).text
-            : std::string_view(spec.token.content));
+            : std::string_view{spec.token.content});
     // Special tokens are told by their text, so a respelled one is not special any more.
     if (text != spec.token.content) {
       respelled_.push_back({id, text});

@@ -41,7 +41,7 @@ class Vocabulary {
   Kind kind(int32_t id) const { return kinds_[static_cast<size_t>(id)]; }
   std::string_view Text(int32_t id) const {
     const Extent& extent = extents_[static_cast<size_t>(id)];
-    return std::string_view(arena_).substr(extent.begin, extent.length);
+    return std::string_view{arena_}.substr(extent.begin, extent.length);
   }
   size_t max_text_bytes() const { return max_text_bytes_; }
 
