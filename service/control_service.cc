@@ -8,6 +8,21 @@
 #include "service/version.h"
 
 namespace nibble {
+namespace {
+
+// Queued or running.
+int64_t CountRequests(const EngineStats& stats) {
+  int64_t requests = 0;
+  for (const auto& [name, model] : stats.models) {
+    for (const Operation op : {Operation::kGenerate, Operation::kEmbed}) {
+      const auto i = static_cast<size_t>(op);
+      requests += model.running[i] + model.waiting[i];
+    }
+  }
+  return requests;
+}
+
+}  // namespace
 
 grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerContext* context,
                                                         const v1::GetServerInfoRequest*,
@@ -38,7 +53,7 @@ grpc::ServerUnaryReactor* ControlService::Drain(grpc::CallbackServerContext* con
         MillisecondsOf("timeout_ms", request->has_timeout_ms(), request->timeout_ms(),
                        parts_.options->drain_timeout);
     if (!timeout.ok()) return timeout.status();
-    response->set_requests(parts_.door->open_calls() - 1);  // without this one
+    response->set_requests(CountRequests(parts_.engine->Stats()));
     parts_.begin_drain(*timeout);
     return absl::OkStatus();
   };

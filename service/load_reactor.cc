@@ -36,26 +36,24 @@ absl::Status LoadReactor::Begin(const v1::LoadModelRequest& request) {
 }
 
 void LoadReactor::Load(const LoadRequest& request) {
+  v1::LoadProgress last;
   const absl::StatusOr<ModelDescription> model =
-      LoadAndServe(parts_, request, [this](const LoadProgress& progress) {
-        v1::LoadProgress message;
-        ToProto(progress, &message);
-        Offer(std::move(message));
+      LoadAndServe(parts_, request, [&](const LoadProgress& progress) {
+        ToProto(progress, &last);
+        Offer(last);
       });
   if (!model.ok()) return End(model.status());
-  v1::LoadProgress message;
-  message.set_stage("ready");
-  message.set_done_bytes(model->memory.Total());
-  message.set_total_bytes(model->memory.Total());
-  ToProto(*model, message.mutable_model());
-  Offer(std::move(message));
+  last.set_stage("ready");
+  last.set_done_bytes(last.total_bytes());
+  ToProto(*model, last.mutable_model());
+  Offer(last);
   End(absl::OkStatus());
 }
 
-void LoadReactor::Offer(v1::LoadProgress progress) {
+void LoadReactor::Offer(const v1::LoadProgress& progress) {
   {
     absl::MutexLock lock(&mutex_);
-    next_ = std::move(progress);
+    next_ = progress;
   }
   Pump();
 }

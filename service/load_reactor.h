@@ -29,7 +29,7 @@ class LoadReactor final : public grpc::ServerWriteReactor<v1::LoadProgress>,
   LoadReactor(const ServiceParts& parts, std::unique_ptr<Call> call);
   absl::Status Begin(const v1::LoadModelRequest& request);
   void Load(const LoadRequest& request);  // on a loader thread
-  void Offer(v1::LoadProgress progress);
+  void Offer(const v1::LoadProgress& progress);
   void End(const absl::Status& status);
   void Pump();
 

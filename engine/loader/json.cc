@@ -96,7 +96,7 @@ bool Builder::BuildArray(ondemand::value source, int depth, Value* out) {
   Value::Array values;
   for (auto item : array) {
     ondemand::value element;
-    if (!Check(std::move(item).get(element))) return false;
+    if (!Check(item.get(element))) return false;
     if (!Build(element, depth + 1, &values.emplace_back())) return false;
   }
   *out = Value(std::move(values));

@@ -1,11 +1,26 @@
 // See value.h.
 #include "engine/loader/value.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "engine/loader/errors.h"
 #include "engine/status.h"
 
 namespace nibble {
+
+Value::Value() = default;
+Value::Value(bool value) : data_(value) {}
+Value::Value(int64_t value) : data_(value) {}
+Value::Value(double value) : data_(value) {}
+Value::Value(std::string value) : data_(std::move(value)) {}
+Value::Value(Array value) : data_(std::move(value)) {}
+Value::Value(Object value) : data_(std::move(value)) {}
+Value::~Value() = default;
+Value::Value(const Value& other) = default;
+Value::Value(Value&& other) noexcept = default;
+Value& Value::operator=(const Value& other) = default;
+Value& Value::operator=(Value&& other) noexcept = default;
 
 const Value* Value::Find(std::string_view key) const {
   const Object* members = AsObject();

@@ -20,13 +20,19 @@ class Value {
   using Array = std::vector<Value>;
   using Object = std::vector<Member>;  // in file order; keys are distinct
 
-  Value() = default;  // null
-  explicit Value(bool value) : data_(value) {}
-  explicit Value(int64_t value) : data_(value) {}
-  explicit Value(double value) : data_(value) {}
-  explicit Value(std::string value) : data_(std::move(value)) {}
-  explicit Value(Array value) : data_(std::move(value)) {}
-  explicit Value(Object value) : data_(std::move(value)) {}
+  // Out of line, where Member is complete.
+  Value();  // null
+  explicit Value(bool value);
+  explicit Value(int64_t value);
+  explicit Value(double value);
+  explicit Value(std::string value);
+  explicit Value(Array value);
+  explicit Value(Object value);
+  ~Value();
+  Value(const Value& other);
+  Value(Value&& other) noexcept;
+  Value& operator=(const Value& other);
+  Value& operator=(Value&& other) noexcept;
 
   bool is_null() const { return std::holds_alternative<std::monostate>(data_); }
   // Null pointers when the value is of another kind.

@@ -96,7 +96,9 @@ TEST_F(InterruptionTest, ADeadlineMidStreamIsExceeded) {
   for (const auto& [index, answer] : answers.by_index) {
     EXPECT_NE(answer.last.finish_reason(), v1::FINISH_REASON_STOP);
   }
-  EXPECT_EQ(server().journal().Await("deadline-1").code, absl::StatusCode::kDeadlineExceeded);
+  // The client's reset may come before the server's clock has reached the deadline.
+  EXPECT_THAT(server().journal().Await("deadline-1").code,
+              ::testing::AnyOf(absl::StatusCode::kDeadlineExceeded, absl::StatusCode::kCancelled));
 }
 
 TEST_F(InterruptionTest, AClientThatVanishesIsForgotten) {
