@@ -24,9 +24,9 @@ void ServedModel::Publish() {
                                                 : static_cast<double>(pages.num_used()) /
                                                       static_cast<double>(pages.num_pages());
   const GemmCalls& calls = model_->gemm_calls();
-  live_.gemm_calls["nf4"] = calls.nf4;
-  live_.gemm_calls["bf16"] = calls.bf16;
-  live_.gemm_calls["fp16"] = calls.fp16;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    live_.gemm_calls[Name(static_cast<WeightFormat>(i))] = calls[i];
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
   published_ = live_;
 }

@@ -50,7 +50,7 @@ struct ModelStats {
   std::array<int64_t, 2> prompt_tokens_total{};
   int64_t generation_tokens_total = 0;
   int64_t preemptions_total = 0;
-  std::map<std::string, int64_t> gemm_calls;  // by path: "nf4", "bf16", "fp16"
+  std::map<std::string, int64_t> gemm_calls;  // by path: "nf4", "fp4", "int8", "bf16", "fp16"
   std::array<int64_t, 2> running{};
   std::array<int64_t, 2> waiting{};
   double kv_usage_ratio = 0;  // pages in use / pages

@@ -117,8 +117,7 @@ void Backend::LayerNorm(const Activations& x, const Activations& residual, const
 void Backend::Embedding(const Weight& table, std::span<const int32_t> ids, bool accumulate,
                         const Activations& out) {
   const Check check = {"Embedding"};
-  check.True("the table is of 16 bits",
-             table.codes != nullptr && table.spec.format != WeightFormat::kNf4);
+  check.True("the table is of 16 bits", table.codes != nullptr && IsSixteenBit(table.spec.format));
   check.Tensor("out", out);
   check.Equal("out's rows", out.rows, static_cast<int64_t>(ids.size()));
   check.Equal("out's columns", out.cols, table.spec.k);

@@ -20,8 +20,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/buffer.h"
+#include "kernels/four_bit.h"
+#include "kernels/int8.h"
 #include "kernels/kv_layout.h"
-#include "kernels/nf4.h"
 #include "kernels/sampling.h"
 #include "kernels/tensor.h"
 #include "kernels/weight.h"
@@ -74,12 +75,15 @@ class Backend {
   // the ledger counts it). 64-aligned.
   virtual void UseScratch(void* scratch, int64_t bytes) = 0;
 
-  // Exactly the bytes that a packed matrix takes. For NF4 with N % 16 == 0 and K % 64 == 0 this is
-  // N·K/2 codes, one fp32 or one byte per group, and with double quantization 4 per 256 groups + 4.
+  // Exactly the bytes that a packed matrix takes. For 4 bits with N % 16 == 0 and K % 64 == 0 this
+  // is N·K/2 codes, one fp32 or one byte per group, and with double quantization 4 per 256 groups +
+  // 4; for INT8 N·K + 4·N.
   virtual PackedSize PackedBytes(const WeightSpec& spec) const = 0;
-  // Permutes a quantized matrix into weight->{codes,scales,nested}, which the caller has allocated.
-  // nested_map must be DynamicMap() (other maps: the issue on pre-quantized checkpoints).
-  virtual absl::Status PackNf4(const Nf4Matrix& matrix, Weight* weight) = 0;
+  // Permutes a quantized matrix into weight->{codes,scales,nested,tables}, which the caller has
+  // allocated. Errors: INVALID_ARGUMENT when the matrix has another shape or form than the weight,
+  // or tables that the weight has no room for.
+  virtual absl::Status PackFourBit(const FourBitMatrix& matrix, Weight* weight) = 0;
+  virtual absl::Status PackInt8(const Int8Matrix& matrix, Weight* weight) = 0;
   // Permutes rows [first_row, first_row + count) of a 16-bit matrix; values: [count, K] in the
   // weight's own type.
   virtual absl::Status Pack16(int64_t first_row, int64_t count, const uint16_t* values,
@@ -91,8 +95,11 @@ class Backend {
   // --- operations; all activations fp32, [M, …] ---
 
   // out_i[m,n] (+)= Σ_k x[m,k]·w_i[n,k] + bias_i[n], one pass over all parts. x: [M, K].
-  // NF4: sums raw codes over k ascending within a group, then adds group sum · scale, groups
+  // 4 bits: sums raw codes over k ascending within a group, then adds group sum · scale, groups
   // ascending, all in FMA.
+  // INT8: LLM.int8() with outlier columns chosen row by row. a = fp16(x[m]); stat = the largest
+  // |a| below the threshold; q = rint_even(a · (127 / stat)), 0 at outliers; out = fma(Σ q·code
+  // (exact) · stat · absmax[n], 1/127², bias), then + a·w for each outlier, k ascending, in FMA.
   void MatMul(const Activations& x, std::span<const MatMulPart> parts);
 
   // out[m] = x[m] / sqrt(mean(x[m]²) + eps) · weight. out may be x.

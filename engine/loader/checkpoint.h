@@ -3,6 +3,7 @@
 // the file before it is used.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -15,10 +16,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/model/config.h"
+#include "kernels/four_bit.h"
+#include "kernels/int8.h"
+#include "kernels/tensor.h"
 
 namespace nibble {
 
-// How a tensor's values are stored. Q… are GGUF block types (reference: ggml).
+// How a tensor's values are stored. Q… are GGUF block types (reference: ggml); the last three are
+// bitsandbytes' (TensorRef::quantized).
 enum class TensorType : uint8_t {
   kF32,
   kF16,
@@ -30,11 +35,30 @@ enum class TensorType : uint8_t {
   kQ8_0,
   kQ4_K,
   kQ5_K,
-  kQ6_K
+  kQ6_K,
+  kNF4,
+  kFP4,
+  kINT8
 };
 const char* Name(TensorType type);
 int64_t BlockValues(TensorType type);  // values of one block; 1 for plain types
 int64_t BlockBytes(TensorType type);
+constexpr bool IsBitsAndBytes(TensorType type) { return type >= TensorType::kNF4; }
+
+// What bitsandbytes keeps beside a matrix's codes. Pointers lead into the mapped file, perhaps
+// unaligned; their arrays have exactly the sizes that kernels/four_bit.h and kernels/int8.h tell.
+struct QuantizedTensor {
+  DType source_dtype = DType::kF16;  // the matrix's before it was quantized
+  const uint8_t* absmax = nullptr;   // fp32, or 8-bit codes when double_quant; INT8: SCB
+  // 4 bits only.
+  int32_t group_size = 64;
+  bool double_quant = false;
+  std::array<float, 16> codebook = {};
+  // Double quantization only.
+  const uint8_t* nested_absmax = nullptr;
+  float nested_offset = 0;
+  std::array<float, 256> nested_map = {};
+};
 
 // One tensor, in Hugging Face's name and shape ([out, in]; vectors [length]).
 struct TensorRef {
@@ -47,6 +71,7 @@ struct TensorRef {
   // GGUF's `llama` stores q and k rows interleaved per head: > 0 means logical row i of each head
   // of this many rows is stored at 2i (first half) or 2(i - rows/2) + 1 (second half).
   int64_t permuted_head_rows = 0;
+  std::shared_ptr<const QuantizedTensor> quantized;  // if and only if IsBitsAndBytes(type)
 
   int64_t rows() const { return shape.empty() ? 1 : shape[0]; }
   int64_t cols() const;  // product of the other dimensions
@@ -56,6 +81,10 @@ struct TensorRef {
 // Logical rows [first, first + count) in fp32, row-major: blocks dequantized, the permutation
 // undone. out.size() == count * cols(). Thread-safe.
 void ReadRows(const TensorRef& tensor, int64_t first, int64_t count, std::span<float> out);
+
+// A matrix in bitsandbytes' form, bit for bit as the file has it. The type is kNF4 or kFP4; kINT8.
+FourBitMatrix ReadFourBit(const TensorRef& tensor);
+Int8Matrix ReadInt8(const TensorRef& tensor);
 
 // The tokenizer as GGUF's metadata tells it.
 struct GgufTokenizer {

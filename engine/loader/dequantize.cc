@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 
+#include "engine/check.h"
 #include "kernels/half.h"
 
 namespace nibble {
@@ -184,6 +185,10 @@ void Dequantize(TensorType type, const uint8_t* blocks, int64_t count, float* ou
       return EachBlock<kSuperBlock, 176>(blocks, count, out, Q5_K);
     case TensorType::kQ6_K:
       return EachBlock<kSuperBlock, 210>(blocks, count, out, Q6_K);
+    case TensorType::kNF4:
+    case TensorType::kFP4:
+    case TensorType::kINT8:
+      return Check(false, "Dequantize: a type whose blocks stand alone");
   }
 }
 

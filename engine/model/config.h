@@ -48,6 +48,12 @@ struct EmbeddingConfig {
   std::string default_prompt_name;
 };
 
+// config.json's quantization_config: the file's matrices are bitsandbytes', but for skipped ones.
+struct QuantizationConfig {
+  WeightFormat format = WeightFormat::kNf4;  // kNf4, kFp4 or kInt8
+  float int8_threshold = 6.0f;               // WeightSpec::outlier_threshold
+};
+
 struct ModelConfig {
   Architecture architecture = Architecture::kLlama;
   std::string architecture_name;  // as the file spells it: "llama", "LlamaForCausalLM", "BertModel"
@@ -66,6 +72,7 @@ struct ModelConfig {
   bool attention_bias = false;
   bool mlp_bias = false;
   RopeConfig rope;
+  std::optional<QuantizationConfig> quantization;
   DType dtype = DType::kF32;  // of the file's matrices; kF32 also for GGUF blocks
   GenerationDefaults generation;
   EmbeddingConfig embedding;

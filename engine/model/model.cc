@@ -221,17 +221,7 @@ absl::Status Model::CheckUse() {
 
 void Model::MatMul(const Activations& x, std::span<const MatMulPart> parts) {
   for (const MatMulPart& part : parts) {
-    switch (part.weight->spec.format) {
-      case WeightFormat::kNf4:
-        ++gemm_calls_.nf4;
-        break;
-      case WeightFormat::kBf16:
-        ++gemm_calls_.bf16;
-        break;
-      case WeightFormat::kF16:
-        ++gemm_calls_.fp16;
-        break;
-    }
+    ++gemm_calls_[static_cast<size_t>(part.weight->spec.format)];
   }
   backend_->MatMul(x, parts);
 }

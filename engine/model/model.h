@@ -43,11 +43,7 @@ struct LoadProgress {
 };
 
 // Matrix products done so far, by the form of their weights.
-struct GemmCalls {
-  int64_t nf4 = 0;
-  int64_t bf16 = 0;
-  int64_t fp16 = 0;
-};
+using GemmCalls = std::array<int64_t, kNumWeightFormats>;  // by WeightFormat
 
 class Model {
  public:
@@ -131,7 +127,7 @@ class Model {
   std::unique_ptr<Workspace> workspace_;
   std::array<Buffer, kNumMemoryKinds> memory_;
   int64_t scratch_bytes_ = 0;
-  GemmCalls gemm_calls_;
+  GemmCalls gemm_calls_ = {};
 };
 
 }  // namespace nibble

@@ -16,8 +16,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "engine/status.h"
+#include "kernels/four_bit.h"
 #include "kernels/half.h"
-#include "kernels/nf4.h"
 
 namespace nibble {
 namespace {
@@ -270,7 +270,9 @@ absl::Status WeightLoader::Do(const Task& task) {
 absl::Status WeightLoader::Quantize(const Task& task) {
   const TensorRef& tensor = *task.matrix->tensor;
   const WeightSpec& spec = task.matrix->weight.spec;
-  Nf4Quantizer quantizer(spec.n, spec.k, spec.group_size, spec.double_quant);
+  FourBitQuantizer quantizer(
+      spec.n, spec.k,
+      {.format = spec.format, .group_size = spec.group_size, .double_quant = spec.double_quant});
   std::vector<float> slice(static_cast<size_t>(task.slice_rows * spec.k));
   for (int64_t row = 0; row < spec.n && !stopped_; row += task.slice_rows) {
     const int64_t rows = std::min(task.slice_rows, spec.n - row);
@@ -280,7 +282,7 @@ absl::Status WeightLoader::Quantize(const Task& task) {
     if (!added.ok()) return NotFinite(tensor, row, values, kInfinity);
   }
   if (stopped_) return absl::OkStatus();
-  return backend_->PackNf4(quantizer.Finish(), &task.matrix->weight);
+  return backend_->PackFourBit(quantizer.Finish(), &task.matrix->weight);
 }
 
 absl::Status WeightLoader::Round(const Task& task) {

@@ -59,8 +59,12 @@ void CpuBackend::UseScratch(void* scratch, int64_t bytes) {
 
 PackedSize CpuBackend::PackedBytes(const WeightSpec& spec) const { return PackedBytesOf(spec); }
 
-absl::Status CpuBackend::PackNf4(const Nf4Matrix& matrix, Weight* weight) {
-  return PackNf4Matrix(matrix, weight);
+absl::Status CpuBackend::PackInt8(const Int8Matrix&, Weight*) {
+  return absl::UnimplementedError("INT8");
+}
+
+absl::Status CpuBackend::PackFourBit(const FourBitMatrix& matrix, Weight* weight) {
+  return PackFourBitMatrix(matrix, weight);
 }
 
 absl::Status CpuBackend::Pack16(int64_t first_row, int64_t count, const uint16_t* values,

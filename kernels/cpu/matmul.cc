@@ -22,7 +22,10 @@ int64_t RowSlices(int64_t rows, int64_t super_panels, int threads) {
 void RunTask(const IsaTable& isa, const WeightSpec& spec, const MatMulTask& task) {
   switch (spec.format) {
     case WeightFormat::kNf4:
+    case WeightFormat::kFp4:
       return GroupsStraddleRows(spec) ? isa.nf4_straddling(&task) : isa.nf4(&task);
+    case WeightFormat::kInt8:
+      return;
     case WeightFormat::kBf16:
       return isa.half(&task, kLaneBF16);
     case WeightFormat::kF16:
@@ -43,7 +46,9 @@ void RunUnit(const CpuContext& context, const Activations& x, const MatMulPart& 
   task.bias = {part.bias.data, LaneTypeOf(part.bias.dtype)};
   task.accumulate = part.accumulate ? 1 : 0;
   task.map = DynamicMap().data();
-  task.codebook = Nf4Codebook().data();
+  if (IsFourBit(part.weight->spec.format)) {
+    task.codebook = CodebookOf(part.weight->spec.format).data();
+  }
   RunTask(*context.isa, part.weight->spec, task);
 }
 

@@ -48,7 +48,7 @@ uint32_t LineOf(const uint8_t* codes, int64_t i, int64_t count) {
   return line;
 }
 
-void PackCodes(const Nf4Matrix& matrix, uint32_t* out) {
+void PackCodes(const FourBitMatrix& matrix, uint32_t* out) {
   const int64_t lines = NumLines(matrix.k);
   for (int64_t row = 0; row < NumPanels(matrix.n) * kLanes; ++row) {
     const PanelPlace place = PlaceOf(matrix.n, row / kLanes);
@@ -81,8 +81,8 @@ void PackScales(const WeightSpec& spec, const std::vector<T>& scales, T* out) {
   }
 }
 
-absl::Status CheckNf4(const Nf4Matrix& matrix, const WeightSpec& spec) {
-  if (spec.format != WeightFormat::kNf4 || matrix.n != spec.n || matrix.k != spec.k ||
+absl::Status CheckNf4(const FourBitMatrix& matrix, const WeightSpec& spec) {
+  if (spec.format != matrix.format || matrix.n != spec.n || matrix.k != spec.k ||
       matrix.group_size != spec.group_size || matrix.double_quant != spec.double_quant) {
     return absl::InvalidArgumentError(
         absl::StrCat("pack: got an NF4 matrix [", matrix.n, ",", matrix.k, "] with groups of ",
@@ -111,7 +111,7 @@ int64_t PanelWidth(int64_t n) {
 PackedSize PackedBytesOf(const WeightSpec& spec) {
   const int64_t rows = NumPanels(spec.n) * kLanes;
   PackedSize size;
-  if (spec.format != WeightFormat::kNf4) {
+  if (IsSixteenBit(spec.format)) {
     size.codes = rows * spec.k * 2;
     return size;
   }
@@ -123,7 +123,7 @@ PackedSize PackedBytesOf(const WeightSpec& spec) {
   return size;
 }
 
-absl::Status PackNf4Matrix(const Nf4Matrix& matrix, Weight* weight) {
+absl::Status PackFourBitMatrix(const FourBitMatrix& matrix, Weight* weight) {
   if (absl::Status status = CheckNf4(matrix, weight->spec); !status.ok()) return status;
   PackCodes(matrix, static_cast<uint32_t*>(weight->codes));
   if (!matrix.double_quant) {
@@ -139,8 +139,7 @@ absl::Status PackNf4Matrix(const Nf4Matrix& matrix, Weight* weight) {
 
 absl::Status Pack16Rows(int64_t first_row, int64_t count, const uint16_t* values, Weight* weight) {
   const WeightSpec& spec = weight->spec;
-  if (spec.format == WeightFormat::kNf4 || first_row < 0 || count < 0 ||
-      first_row > spec.n - count) {
+  if (!IsSixteenBit(spec.format) || first_row < 0 || count < 0 || first_row > spec.n - count) {
     return absl::InvalidArgumentError(
         absl::StrCat("pack: got 16-bit rows ", first_row, " … ", first_row + count - 1,
                      "; want rows of ", Name(spec.format), " [", spec.n, ",", spec.k, "]"));
@@ -178,7 +177,7 @@ void DescribeSuperPanel(const Weight& weight, int64_t super_panel, MatMulTask* t
   task->first_n = place.first_panel * kLanes;
   task->panels = place.panels;
   const char* codes = static_cast<const char*>(weight.codes);
-  if (spec.format != WeightFormat::kNf4) {
+  if (IsSixteenBit(spec.format)) {
     task->codes = codes + task->first_n * spec.k * 2;
     return;
   }

@@ -19,7 +19,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/cpu/isa_table.h"
-#include "kernels/nf4.h"
+#include "kernels/four_bit.h"
 #include "kernels/weight.h"
 
 namespace nibble {
@@ -36,7 +36,7 @@ inline bool GroupsStraddleRows(const WeightSpec& spec) { return spec.k % spec.gr
 PackedSize PackedBytesOf(const WeightSpec& spec);
 
 // Errors: INVALID_ARGUMENT when the matrix has another shape, format or nested map than the weight.
-absl::Status PackNf4Matrix(const Nf4Matrix& matrix, Weight* weight);
+absl::Status PackFourBitMatrix(const FourBitMatrix& matrix, Weight* weight);
 // Errors: INVALID_ARGUMENT when the rows are not the weight's.
 absl::Status Pack16Rows(int64_t first_row, int64_t count, const uint16_t* values, Weight* weight);
 

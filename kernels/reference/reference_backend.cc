@@ -82,7 +82,11 @@ PackedSize ReferenceBackend::PackedBytes(const WeightSpec& spec) const {
   return reference::BytesOf(spec);
 }
 
-absl::Status ReferenceBackend::PackNf4(const Nf4Matrix& matrix, Weight* weight) {
+absl::Status ReferenceBackend::PackInt8(const Int8Matrix&, Weight*) {
+  return absl::UnimplementedError("INT8");
+}
+
+absl::Status ReferenceBackend::PackFourBit(const FourBitMatrix& matrix, Weight* weight) {
   return reference::Pack(matrix, weight);
 }
 

@@ -24,7 +24,8 @@ class ReferenceBackend final : public Backend {
 
   // kernels/reference/weights.h tells the layout.
   PackedSize PackedBytes(const WeightSpec& spec) const override;
-  absl::Status PackNf4(const Nf4Matrix& matrix, Weight* weight) override;
+  absl::Status PackFourBit(const FourBitMatrix& matrix, Weight* weight) override;
+  absl::Status PackInt8(const Int8Matrix& matrix, Weight* weight) override;
   absl::Status Pack16(int64_t first_row, int64_t count, const uint16_t* values,
                       Weight* weight) override;
   void CopyToDevice(void* device, const void* host, int64_t bytes) override;

@@ -9,8 +9,10 @@ namespace nibble::reference {
 namespace {
 
 // A matrix of the spec's shape with every array sized and still zero.
-Nf4Matrix Shaped(const WeightSpec& spec) {
-  Nf4Matrix matrix;
+FourBitMatrix Shaped(const WeightSpec& spec) {
+  FourBitMatrix matrix;
+  matrix.format = spec.format;
+  matrix.codebook = CodebookOf(spec.format);
   matrix.n = spec.n;
   matrix.k = spec.k;
   matrix.group_size = spec.group_size;
@@ -27,9 +29,9 @@ Nf4Matrix Shaped(const WeightSpec& spec) {
   return matrix;
 }
 
-bool HasShapeOf(const Nf4Matrix& matrix, const WeightSpec& spec) {
-  const Nf4Matrix wanted = Shaped(spec);
-  return spec.format == WeightFormat::kNf4 && matrix.n == spec.n && matrix.k == spec.k &&
+bool HasShapeOf(const FourBitMatrix& matrix, const WeightSpec& spec) {
+  const FourBitMatrix wanted = Shaped(spec);
+  return matrix.format == spec.format && matrix.n == spec.n && matrix.k == spec.k &&
          matrix.group_size == spec.group_size && matrix.double_quant == spec.double_quant &&
          matrix.codes.size() == wanted.codes.size() &&
          matrix.absmax.size() == wanted.absmax.size() &&
@@ -53,7 +55,7 @@ void CopyIn(const void* from, std::vector<T>* to) {
 }
 
 std::vector<float> UnpackNf4(const Weight& weight) {
-  Nf4Matrix matrix = Shaped(weight.spec);
+  FourBitMatrix matrix = Shaped(weight.spec);
   CopyIn(weight.codes, &matrix.codes);
   if (matrix.double_quant) {
     CopyIn(weight.scales, &matrix.absmax_codes);
@@ -64,14 +66,14 @@ std::vector<float> UnpackNf4(const Weight& weight) {
     CopyIn(weight.scales, &matrix.absmax);
   }
   std::vector<float> values(static_cast<size_t>(matrix.NumValues()));
-  DequantizeNf4(matrix, 0, values);
+  DequantizeFourBit(matrix, 0, values);
   return values;
 }
 
 }  // namespace
 
 PackedSize BytesOf(const WeightSpec& spec) {
-  if (spec.format != WeightFormat::kNf4) return {.codes = spec.n * spec.k * 2};
+  if (IsSixteenBit(spec.format)) return {.codes = spec.n * spec.k * 2};
   const int64_t groups = (spec.n * spec.k + spec.group_size - 1) / spec.group_size;
   PackedSize size;
   size.codes = (spec.n * spec.k + 1) / 2;
@@ -80,7 +82,7 @@ PackedSize BytesOf(const WeightSpec& spec) {
   return size;
 }
 
-absl::Status Pack(const Nf4Matrix& matrix, Weight* weight) {
+absl::Status Pack(const FourBitMatrix& matrix, Weight* weight) {
   if (!HasShapeOf(matrix, weight->spec)) {
     return absl::InvalidArgumentError("an NF4 matrix of another shape or form than its weight");
   }
@@ -101,8 +103,7 @@ absl::Status Pack(const Nf4Matrix& matrix, Weight* weight) {
 
 absl::Status PackRows(int64_t first_row, int64_t count, const uint16_t* values, Weight* weight) {
   const WeightSpec& spec = weight->spec;
-  if (spec.format == WeightFormat::kNf4 || first_row < 0 || count < 0 ||
-      first_row > spec.n - count) {
+  if (!IsSixteenBit(spec.format) || first_row < 0 || count < 0 || first_row > spec.n - count) {
     return absl::InvalidArgumentError("16-bit rows that are not their weight's");
   }
   std::memcpy(static_cast<uint16_t*>(weight->codes) + first_row * spec.k, values,
@@ -111,7 +112,7 @@ absl::Status PackRows(int64_t first_row, int64_t count, const uint16_t* values, 
 }
 
 std::vector<float> Unpack(const Weight& weight) {
-  if (weight.spec.format == WeightFormat::kNf4) return UnpackNf4(weight);
+  if (IsFourBit(weight.spec.format)) return UnpackNf4(weight);
   std::vector<float> values(static_cast<size_t>(weight.spec.n * weight.spec.k));
   const uint16_t* halves = RowOf(weight, 0);
   for (size_t i = 0; i < values.size(); ++i) values[i] = HalfToF32(DTypeOf(weight), halves[i]);

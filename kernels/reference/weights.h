@@ -1,6 +1,6 @@
 // The oracle's packed layout, which is no layout at all: the checkpoint's own order.
 //
-//   codes  := NF4: byte[(n+1)/2] as in nf4.h; 16-bit: value[N][K] row-major
+//   codes  := NF4: byte[(n+1)/2] as in four_bit.h; 16-bit: value[N][K] row-major
 //   scales := fp32[G] or byte[G]
 //   nested := fp32[ceil(G/256)] nested_absmax, fp32 offset          (double quantization only)
 #pragma once
@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "kernels/nf4.h"
+#include "kernels/four_bit.h"
 #include "kernels/weight.h"
 
 namespace nibble::reference {
@@ -17,7 +17,7 @@ namespace nibble::reference {
 PackedSize BytesOf(const WeightSpec& spec);
 
 // Errors: INVALID_ARGUMENT when the matrix has another shape, form or nested map than the weight.
-absl::Status Pack(const Nf4Matrix& matrix, Weight* weight);
+absl::Status Pack(const FourBitMatrix& matrix, Weight* weight);
 
 // values: [count, K] in the weight's own type. Errors: INVALID_ARGUMENT when the rows are not the
 // weight's.

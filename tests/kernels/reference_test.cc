@@ -110,11 +110,12 @@ TEST_F(ReferenceTest, MultipliesByTheDequantizedMatrix) {
   std::vector<float> values(kN * kK);
   for (float& value : values) value = normal(random);
   for (const bool double_quant : {false, true}) {
-    const Nf4Matrix matrix = *QuantizeNf4(values, kN, kK, 32, double_quant);
+    const FourBitMatrix matrix =
+        *QuantizeFourBit(values, kN, kK, {.group_size = 32, .double_quant = double_quant});
     auto packed = Reserve({WeightFormat::kNf4, kN, kK, 32, double_quant});
-    ASSERT_TRUE(backend_->PackNf4(matrix, &packed->weight).ok());
+    ASSERT_TRUE(backend_->PackFourBit(matrix, &packed->weight).ok());
     std::vector<float> weights(values.size());
-    DequantizeNf4(matrix, 0, weights);
+    DequantizeFourBit(matrix, 0, weights);
 
     Matrix x(kM, kK), out(kM, kN);
     for (float& value : x.values) value = normal(random);
@@ -136,15 +137,20 @@ TEST_F(ReferenceTest, MultipliesByTheDequantizedMatrix) {
 TEST_F(ReferenceTest, RefusesMatricesThatAreNotTheWeights) {
   const std::vector<float> ones(128, 1.0f);
   auto packed = Reserve({WeightFormat::kNf4, 1, 128, 64, true});
-  const auto code = [&](const Nf4Matrix& matrix) {
-    return backend_->PackNf4(matrix, &packed->weight).code();
+  const auto code = [&](const FourBitMatrix& matrix) {
+    return backend_->PackFourBit(matrix, &packed->weight).code();
   };
   constexpr auto kRefused = absl::StatusCode::kInvalidArgument;
-  EXPECT_EQ(code(*QuantizeNf4(ones, 1, 128, 64, true)), absl::StatusCode::kOk);
-  EXPECT_EQ(code(*QuantizeNf4(ones, 2, 64, 64, true)), kRefused);
-  EXPECT_EQ(code(*QuantizeNf4(ones, 1, 128, 128, true)), kRefused);
-  EXPECT_EQ(code(*QuantizeNf4(ones, 1, 128, 64, false)), kRefused);
-  Nf4Matrix other_map = *QuantizeNf4(ones, 1, 128, 64, true);
+  EXPECT_EQ(code(*QuantizeFourBit(ones, 1, 128, {.group_size = 64, .double_quant = true})),
+            absl::StatusCode::kOk);
+  EXPECT_EQ(code(*QuantizeFourBit(ones, 2, 64, {.group_size = 64, .double_quant = true})),
+            kRefused);
+  EXPECT_EQ(code(*QuantizeFourBit(ones, 1, 128, {.group_size = 128, .double_quant = true})),
+            kRefused);
+  EXPECT_EQ(code(*QuantizeFourBit(ones, 1, 128, {.group_size = 64, .double_quant = false})),
+            kRefused);
+  FourBitMatrix other_map =
+      *QuantizeFourBit(ones, 1, 128, {.group_size = 64, .double_quant = true});
   other_map.nested_map[3] = 0.5f;
   EXPECT_EQ(code(other_map), kRefused);
 

@@ -20,7 +20,8 @@ class FakeBackend final : public Backend {
   int64_t ScratchBytes(const BackendLimits&) const override { std::abort(); }
   void UseScratch(void*, int64_t) override { std::abort(); }
   PackedSize PackedBytes(const WeightSpec&) const override { std::abort(); }
-  absl::Status PackNf4(const Nf4Matrix&, Weight*) override { std::abort(); }
+  absl::Status PackFourBit(const FourBitMatrix&, Weight*) override { std::abort(); }
+  absl::Status PackInt8(const Int8Matrix&, Weight*) override { std::abort(); }
   absl::Status Pack16(int64_t, int64_t, const uint16_t*, Weight*) override { std::abort(); }
   void CopyToDevice(void*, const void*, int64_t) override { std::abort(); }
   void CopyToHost(void*, const void*, int64_t) override { std::abort(); }

@@ -190,12 +190,12 @@ TEST(Decoder, CountsItsMatrixProductsByForm) {
   const LoadedModel model = Stories();
   TestSequence sequence = MakeSequence(kStory, 16);
   Step(model.model.get(), {&sequence}, 3);  // a chunk of a prompt: no head
-  EXPECT_EQ(model->gemm_calls().nf4, 7 * 5);
-  EXPECT_EQ(model->gemm_calls().fp16, 0);
+  EXPECT_EQ(model.GemmCalls(WeightFormat::kNf4), 7 * 5);
+  EXPECT_EQ(model.GemmCalls(WeightFormat::kF16), 0);
   Step(model.model.get(), {&sequence}, 3);
-  EXPECT_EQ(model->gemm_calls().nf4, 2 * 7 * 5);
-  EXPECT_EQ(model->gemm_calls().fp16, 1);
-  EXPECT_EQ(model->gemm_calls().bf16, 0);
+  EXPECT_EQ(model.GemmCalls(WeightFormat::kNf4), 2 * 7 * 5);
+  EXPECT_EQ(model.GemmCalls(WeightFormat::kF16), 1);
+  EXPECT_EQ(model.GemmCalls(WeightFormat::kBf16), 0);
 }
 
 TEST(Decoder, CannotEmbed) {

@@ -99,7 +99,7 @@ TEST(Encoder, HasNoKvCacheAndCannotGenerate) {
 TEST(Encoder, CountsItsMatrixProducts) {
   const LoadedModel model = TinyBert();
   Encode(model.model.get(), kInputs, Pooling::kMean, true);
-  EXPECT_EQ(model->gemm_calls().nf4, 6 * 2);
+  EXPECT_EQ(model.GemmCalls(WeightFormat::kNf4), 6 * 2);
 }
 
 TEST(EncoderCheck, RefusesWhatItsEquationsDoNotSay) {

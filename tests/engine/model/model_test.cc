@@ -239,8 +239,11 @@ class RoundingBackend final : public Backend {
   PackedSize PackedBytes(const WeightSpec& spec) const override {
     return inner_->PackedBytes(spec);
   }
-  absl::Status PackNf4(const Nf4Matrix& matrix, Weight* weight) override {
-    return inner_->PackNf4(matrix, weight);
+  absl::Status PackFourBit(const FourBitMatrix& matrix, Weight* weight) override {
+    return inner_->PackFourBit(matrix, weight);
+  }
+  absl::Status PackInt8(const Int8Matrix& matrix, Weight* weight) override {
+    return inner_->PackInt8(matrix, weight);
   }
   absl::Status Pack16(int64_t first_row, int64_t count, const uint16_t* values,
                       Weight* weight) override {

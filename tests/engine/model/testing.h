@@ -35,6 +35,11 @@ struct LoadedModel {
   std::unique_ptr<Ledger> ledger;
   std::unique_ptr<Model> model;
   Model* operator->() const { return model.get(); }
+
+  // Matrix products done with weights of one form.
+  int64_t GemmCalls(WeightFormat format) const {
+    return model->gemm_calls()[static_cast<size_t>(format)];
+  }
 };
 
 // Loads with plenty of memory, or fails the test and ends the process.

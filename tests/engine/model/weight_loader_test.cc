@@ -7,8 +7,8 @@
 #include <limits>
 
 #include "engine/status.h"
+#include "kernels/four_bit.h"
 #include "kernels/half.h"
-#include "kernels/nf4.h"
 #include "tests/engine/model/model_files.h"
 #include "tests/engine/model/testing.h"
 
@@ -112,8 +112,9 @@ TEST_P(LoadWeightsTest, QuantizesSlicesAsTheWholeMatrixAtOnce) {
       ASSERT_TRUE(loaded.status().ok()) << loaded.status();
       std::vector<float> values(static_cast<size_t>(hidden * ffn));
       for (size_t i = 0; i < values.size(); ++i) values[i] = Noise(kDown, static_cast<int64_t>(i));
-      const Nf4Matrix want = *QuantizeNf4(values, hidden, ffn, 64, double_quant);
-      DequantizeNf4(want, 0, values);
+      const FourBitMatrix want =
+          *QuantizeFourBit(values, hidden, ffn, {.group_size = 64, .double_quant = double_quant});
+      DequantizeFourBit(want, 0, values);
       for (const int64_t k : {int64_t{0}, ffn / 2, ffn - 1}) {
         const std::vector<float> column = loaded.Column(loaded.down(), k);
         for (int64_t n = 0; n < hidden; ++n) {

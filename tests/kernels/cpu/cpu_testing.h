@@ -136,15 +136,15 @@ class PackedMatrix {
     nested_ = std::move(*backend.Allocate(size.nested));
     weight_ = {spec, codes_.data(), scales_.data(), nested_.data()};
   }
-  PackedMatrix(Backend& backend, const Nf4Matrix& matrix)
-      : PackedMatrix(backend, {WeightFormat::kNf4, matrix.n, matrix.k, matrix.group_size,
-                               matrix.double_quant}) {
-    const absl::Status status = backend.PackNf4(matrix, &weight_);
+  PackedMatrix(Backend& backend, const FourBitMatrix& matrix)
+      : PackedMatrix(backend, WeightSpec{matrix.format, matrix.n, matrix.k, matrix.group_size,
+                                         matrix.double_quant}) {
+    const absl::Status status = backend.PackFourBit(matrix, &weight_);
     EXPECT_TRUE(status.ok()) << status;
   }
   PackedMatrix(Backend& backend, WeightFormat format, int64_t n, int64_t k,
                const std::vector<uint16_t>& values)
-      : PackedMatrix(backend, {format, n, k, 64, false}) {
+      : PackedMatrix(backend, WeightSpec{format, n, k, 64, false}) {
     const absl::Status status = backend.Pack16(0, n, values.data(), &weight_);
     EXPECT_TRUE(status.ok()) << status;
   }

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "kernels/nf4.h"
+#include "kernels/four_bit.h"
 #include "tests/kernels/cpu/cpu_testing.h"
 
 namespace nibble {
@@ -41,16 +41,16 @@ const Shape kShapes[] = {
     {1, 48, 300, 4096},
 };
 
-Nf4Matrix Quantized(const std::vector<float>& values, const Shape& shape, bool double_quant) {
-  absl::StatusOr<Nf4Matrix> matrix =
-      QuantizeNf4(values, shape.n, shape.k, shape.group_size, double_quant);
+FourBitMatrix Quantized(const std::vector<float>& values, const Shape& shape, bool double_quant) {
+  absl::StatusOr<FourBitMatrix> matrix = QuantizeFourBit(
+      values, shape.n, shape.k, {.group_size = shape.group_size, .double_quant = double_quant});
   EXPECT_TRUE(matrix.ok()) << matrix.status();
   return *std::move(matrix);
 }
 
-std::vector<float> Dequantized(const Nf4Matrix& matrix) {
+std::vector<float> Dequantized(const FourBitMatrix& matrix) {
   std::vector<float> values(static_cast<size_t>(matrix.NumValues()));
-  DequantizeNf4(matrix, 0, values);
+  DequantizeFourBit(matrix, 0, values);
   return values;
 }
 
@@ -93,7 +93,8 @@ TEST_P(Nf4MatMul, MatchesTheReferenceAndItselfOnEveryRowAndThreadCount) {
   const auto [shape, double_quant] = GetParam();
   Random random(7);
   const Matrix x(shape.m, shape.k, random);
-  const Nf4Matrix matrix = Quantized(random.Normals(shape.n * shape.k, 0.1f), shape, double_quant);
+  const FourBitMatrix matrix =
+      Quantized(random.Normals(shape.n * shape.k, 0.1f), shape, double_quant);
   const std::unique_ptr<Backend> reference = std::move(*MakeReferenceBackend());
   const Matrix want = Product(*reference, PackedMatrix(*reference, matrix).weight(), x);
 
@@ -116,7 +117,7 @@ TEST(Nf4MatMulOrder, AlignedGroupsSumCodesThenScales) {
   Random random(11);
   const Shape shape = {1, 16, 128, 32};
   const Matrix x(1, shape.k, random);
-  const Nf4Matrix matrix = Quantized(random.Normals(shape.n * shape.k), shape, false);
+  const FourBitMatrix matrix = Quantized(random.Normals(shape.n * shape.k), shape, false);
   const std::unique_ptr<Backend> cpu = Cpu("", 1);
   const Matrix got = Product(*cpu, PackedMatrix(*cpu, matrix).weight(), x);
   for (int64_t n = 0; n < shape.n; ++n) {
@@ -139,7 +140,7 @@ TEST(Nf4MatMulOrder, StraddlingGroupsSumDequantizedValues) {
   Random random(12);
   const Shape shape = {1, 5, 100, 64};
   const Matrix x(1, shape.k, random);
-  const Nf4Matrix matrix = Quantized(random.Normals(shape.n * shape.k), shape, true);
+  const FourBitMatrix matrix = Quantized(random.Normals(shape.n * shape.k), shape, true);
   const std::vector<float> w = Dequantized(matrix);
   const std::unique_ptr<Backend> cpu = Cpu("", 1);
   const Matrix got = Product(*cpu, PackedMatrix(*cpu, matrix).weight(), x);
@@ -156,8 +157,8 @@ TEST(Nf4MatMulScales, DoubleQuantizedEqualsItsUnNestedTwinBitForBit) {
   for (const Shape& shape : kShapes) {
     Random random(21);
     const Matrix x(shape.m, shape.k, random);
-    const Nf4Matrix nested = Quantized(random.Normals(shape.n * shape.k), shape, true);
-    Nf4Matrix plain = nested;
+    const FourBitMatrix nested = Quantized(random.Normals(shape.n * shape.k), shape, true);
+    FourBitMatrix plain = nested;
     plain.double_quant = false;
     for (int64_t g = 0; g < nested.NumGroups(); ++g) plain.absmax.push_back(GroupScale(nested, g));
     for (const IsaTable* isa : SupportedIsas()) {
@@ -206,7 +207,7 @@ TEST(MatMulRows, SurvivesZerosOutliersAndTheLargestValues) {
   for (int64_t k = 0; k < shape.k; ++k) x.At(0, k) = 0;
   for (int64_t k = 0; k < shape.k; ++k) x.At(1, k) = -0.0f;
   for (int64_t k = 0; k < shape.k; ++k) x.At(2, k) *= 1e-30f;
-  const Nf4Matrix matrix = Quantized(values, shape, false);
+  const FourBitMatrix matrix = Quantized(values, shape, false);
   const std::unique_ptr<Backend> reference = std::move(*MakeReferenceBackend());
   const Matrix want = Product(*reference, PackedMatrix(*reference, matrix).weight(), x);
   const Matrix magnitudes = Magnitudes(x, Dequantized(matrix), shape.n);
@@ -284,7 +285,7 @@ TEST(MatMulParts, BiasAndResidualAreAddedInThatOrder) {
   const Matrix x(shape.m, shape.k, random);
   const Matrix residual(shape.m, shape.n, random);
   const std::vector<float> bias = random.Normals(shape.n);
-  const Nf4Matrix matrix = Quantized(random.Normals(shape.n * shape.k), shape, true);
+  const FourBitMatrix matrix = Quantized(random.Normals(shape.n * shape.k), shape, true);
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     std::vector<uint16_t> halves;
     for (const float b : bias) halves.push_back(F32ToHalf(dtype, b));

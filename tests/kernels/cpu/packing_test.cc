@@ -44,11 +44,12 @@ TEST(PanelWidth, DividesThePanelsIfAnythingFrom5To8Does) {
 }
 
 // Code and scale of every element, found where packing.h says they lie.
-TEST(PackNf4, PutsEveryCodeAndScaleWhereTheGrammarSays) {
+TEST(PackFourBit, PutsEveryCodeAndScaleWhereTheGrammarSays) {
   for (const auto& [n, k] :
        {std::pair<int64_t, int64_t>{100, 64}, {33, 128}, {19, 77}, {688, 32}}) {
     Random random(1);
-    const Nf4Matrix matrix = *QuantizeNf4(random.Normals(n * k), n, k, 32, false);
+    const FourBitMatrix matrix =
+        *QuantizeFourBit(random.Normals(n * k), n, k, {.group_size = 32, .double_quant = false});
     const std::unique_ptr<Backend> cpu = Cpu("", 1);
     const PackedMatrix packed(*cpu, matrix);
     const auto* codes = static_cast<const uint32_t*>(packed.weight().codes);
@@ -72,20 +73,20 @@ TEST(PackNf4, PutsEveryCodeAndScaleWhereTheGrammarSays) {
   }
 }
 
-TEST(PackNf4, RefusesWhatIsNotTheWeights) {
+TEST(PackFourBit, RefusesWhatIsNotTheWeights) {
   Random random(2);
   const std::vector<float> values = random.Normals(16 * 64);
-  Nf4Matrix matrix = *QuantizeNf4(values, 16, 64, 64, true);
+  FourBitMatrix matrix = *QuantizeFourBit(values, 16, 64, {.group_size = 64, .double_quant = true});
   const std::unique_ptr<Backend> cpu = Cpu("", 1);
   for (const WeightSpec& spec :
        {Nf4Spec(32, 64, 64, true), Nf4Spec(16, 128, 64, true), Nf4Spec(16, 64, 32, true),
         Nf4Spec(16, 64, 64, false), WeightSpec{WeightFormat::kF16, 16, 64, 64, true}}) {
     Weight weight = {spec, nullptr, nullptr, nullptr};
-    EXPECT_EQ(cpu->PackNf4(matrix, &weight).code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(cpu->PackFourBit(matrix, &weight).code(), absl::StatusCode::kInvalidArgument);
   }
   matrix.nested_map[7] += 1;
   Weight weight = {Nf4Spec(16, 64, 64, true), nullptr, nullptr, nullptr};
-  EXPECT_EQ(cpu->PackNf4(matrix, &weight).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(cpu->PackFourBit(matrix, &weight).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(Pack16, SlicesInAnyCutGiveTheWholesBytes) {

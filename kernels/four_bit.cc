@@ -1,7 +1,7 @@
 // Quantizing to NF4 and back, on the baseline ISA. The arithmetic is bitsandbytes' CPU path to the
 // last bit: a full group is multiplied by the reciprocal of its scale, a short last group is
 // divided by it, and both clamp the scale to 1e-38 first.
-#include "kernels/nf4.h"
+#include "kernels/four_bit.h"
 
 #include <algorithm>
 #include <bit>
@@ -34,6 +34,11 @@ constexpr std::array<float, 16> kCodebook = {
     1.0f,
 };
 
+constexpr std::array<float, 16> kFp4Codebook = {
+    0.0f, 0.0625f / 12,  8.0f / 12,  1.0f,  4.0f / 12,  0.5f,  2.0f / 12,  0.25f,
+    0.0f, -0.0625f / 12, -8.0f / 12, -1.0f, -4.0f / 12, -0.5f, -2.0f / 12, -0.25f,
+};
+
 constexpr std::array<float, 15> Midpoints() {
   std::array<float, 15> midpoints{};
   for (size_t i = 0; i < midpoints.size(); ++i) {
@@ -50,7 +55,7 @@ constexpr int64_t kChunk = 32;      // the smallest group: one step of the inner
 
 void Require(bool holds, const char* what) {
   if (holds) return;
-  std::fprintf(stderr, "nf4: %s\n", what);
+  std::fprintf(stderr, "four_bit: %s\n", what);
   std::abort();
 }
 
@@ -103,7 +108,7 @@ absl::Status NotFinite(int64_t offset, std::span<const float> group) {
       std::find_if(group.begin(), group.end(), [](float v) { return !std::isfinite(v); });
   return absl::InvalidArgumentError(absl::StrCat("value at flat index ",
                                                  offset + (bad - group.begin()), " is ", *bad,
-                                                 "; NF4 holds finite values only"));
+                                                 "; 4 bits hold finite values only"));
 }
 
 float Mean(std::span<const float> values) {
@@ -162,6 +167,13 @@ std::array<uint8_t, 65536> MakeBinCodes() {
 
 const std::array<float, 16>& Nf4Codebook() { return kCodebook; }
 
+const std::array<float, 16>& Fp4Codebook() { return kFp4Codebook; }
+
+const std::array<float, 16>& CodebookOf(WeightFormat format) {
+  Require(IsFourBit(format), "a format of 4 bits");
+  return format == WeightFormat::kNf4 ? kCodebook : kFp4Codebook;
+}
+
 const std::array<float, 15>& Nf4Thresholds() { return kThresholds; }
 
 const std::array<float, 256>& DynamicMap() {
@@ -178,23 +190,29 @@ uint8_t DynamicCode(float value) {
   return codes[static_cast<size_t>(bin)];
 }
 
+bool NeedsOwnTables(const FourBitMatrix& matrix) {
+  if (matrix.codebook != CodebookOf(matrix.format)) return true;
+  return matrix.double_quant && matrix.nested_map != DynamicMap();
+}
+
 bool IsAllowedGroupSize(int64_t group_size) {
   return group_size >= 32 && group_size <= 4096 &&
          std::has_single_bit(static_cast<uint64_t>(group_size));
 }
 
-Nf4Quantizer::Nf4Quantizer(int64_t n, int64_t k, int32_t group_size, bool double_quant)
-    : double_quant_(double_quant) {
+FourBitQuantizer::FourBitQuantizer(int64_t n, int64_t k, const FourBitForm& form) : form_(form) {
   Require(n > 0 && k > 0, "a matrix has at least one row and one column");
-  Require(IsAllowedGroupSize(group_size), "the group size is 32, 64, 128 … 4096");
+  Require(IsAllowedGroupSize(form.group_size), "the group size is 32, 64, 128 … 4096");
+  matrix_.format = form.format;
   matrix_.n = n;
   matrix_.k = k;
-  matrix_.group_size = group_size;
+  matrix_.group_size = form.group_size;
+  matrix_.codebook = CodebookOf(form.format);
   matrix_.codes.resize(static_cast<size_t>((matrix_.NumValues() + 1) / 2));
   matrix_.absmax.resize(static_cast<size_t>(matrix_.NumGroups()));
 }
 
-absl::Status Nf4Quantizer::Add(int64_t offset, std::span<const float> values) {
+absl::Status FourBitQuantizer::Add(int64_t offset, std::span<const float> values) {
   const int64_t group_size = matrix_.group_size;
   const auto size = static_cast<int64_t>(values.size());
   const int64_t total = matrix_.NumValues();
@@ -222,20 +240,20 @@ absl::Status Nf4Quantizer::Add(int64_t offset, std::span<const float> values) {
   return absl::OkStatus();
 }
 
-Nf4Matrix Nf4Quantizer::Finish() {
-  if (double_quant_) NestScales(Mean(matrix_.absmax), &matrix_);
+FourBitMatrix FourBitQuantizer::Finish() {
+  if (form_.double_quant) NestScales(Mean(matrix_.absmax), &matrix_);
   return std::move(matrix_);
 }
 
-absl::StatusOr<Nf4Matrix> QuantizeNf4(std::span<const float> values, int64_t n, int64_t k,
-                                      int32_t group_size, bool double_quant) {
-  Nf4Quantizer quantizer(n, k, group_size, double_quant);
+absl::StatusOr<FourBitMatrix> QuantizeFourBit(std::span<const float> values, int64_t n, int64_t k,
+                                              const FourBitForm& form) {
+  FourBitQuantizer quantizer(n, k, form);
   Require(static_cast<int64_t>(values.size()) == n * k, "a matrix has N·K values");
   if (absl::Status status = quantizer.Add(0, values); !status.ok()) return status;
   return quantizer.Finish();
 }
 
-void NestScales(float offset, Nf4Matrix* matrix) {
+void NestScales(float offset, FourBitMatrix* matrix) {
   const std::vector<float> absmax = std::exchange(matrix->absmax, {});
   matrix->double_quant = true;
   matrix->nested_offset = offset;
@@ -255,7 +273,7 @@ void NestScales(float offset, Nf4Matrix* matrix) {
   }
 }
 
-float GroupScale(const Nf4Matrix& matrix, int64_t group) {
+float GroupScale(const FourBitMatrix& matrix, int64_t group) {
   const auto i = static_cast<size_t>(group);
   if (!matrix.double_quant) return matrix.absmax[i];
   const float difference =
@@ -263,14 +281,14 @@ float GroupScale(const Nf4Matrix& matrix, int64_t group) {
   return difference + matrix.nested_offset;
 }
 
-void DequantizeNf4(const Nf4Matrix& matrix, int64_t offset, std::span<float> values) {
+void DequantizeFourBit(const FourBitMatrix& matrix, int64_t offset, std::span<float> values) {
   const auto end = offset + static_cast<int64_t>(values.size());
   Require(offset >= 0 && end <= matrix.NumValues(), "a slice lies in its matrix");
   float* out = values.data();
   for (int64_t i = offset; i < end;) {
     const int64_t group = i / matrix.group_size;
     const int64_t group_end = std::min(end, (group + 1) * matrix.group_size);
-    std::array<float, 16> scaled = kCodebook;
+    std::array<float, 16> scaled = matrix.codebook;
     for (float& value : scaled) value *= GroupScale(matrix, group);
     for (; i < group_end; ++i) {
       const uint8_t pair = matrix.codes[static_cast<size_t>(i / 2)];

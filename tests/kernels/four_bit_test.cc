@@ -1,6 +1,6 @@
 // NF4 against what bitsandbytes made of awkward matrices (tests/golden/nf4), and against the
 // numbered golden values of the format.
-#include "kernels/nf4.h"
+#include "kernels/four_bit.h"
 
 #include <algorithm>
 #include <array>
@@ -46,14 +46,15 @@ std::vector<uint32_t> Bits(const std::vector<float>& values) {
   return bits;
 }
 
-Nf4Matrix Quantize(const std::vector<float>& values, int64_t n, int64_t k, int32_t group_size,
-                   bool double_quant) {
-  absl::StatusOr<Nf4Matrix> matrix = QuantizeNf4(values, n, k, group_size, double_quant);
+FourBitMatrix Quantize(const std::vector<float>& values, int64_t n, int64_t k, int32_t group_size,
+                       bool double_quant) {
+  absl::StatusOr<FourBitMatrix> matrix =
+      QuantizeFourBit(values, n, k, {.group_size = group_size, .double_quant = double_quant});
   EXPECT_TRUE(matrix.ok()) << matrix.status();
   return *std::move(matrix);
 }
 
-int Code(const Nf4Matrix& matrix, size_t i) {
+int Code(const FourBitMatrix& matrix, size_t i) {
   return i % 2 == 0 ? matrix.codes[i / 2] >> 4 : matrix.codes[i / 2] & 15;
 }
 
@@ -119,13 +120,13 @@ std::vector<Case> ReadIndex() {
 }
 
 void ExpectNestedEqual(Golden& golden, const std::vector<float>& values, const Case& c,
-                       Nf4Matrix* matrix) {
+                       FourBitMatrix* matrix) {
   const int64_t groups = matrix->NumGroups();
   const auto codes = golden.Take<uint8_t>(groups);
   const auto nested = golden.Take<float>((groups + kNestedGroup - 1) / kNestedGroup);
   const float offset = golden.Take<float>(1)[0];
 
-  const Nf4Matrix own = Quantize(values, c.n, c.k, c.group_size, true);
+  const FourBitMatrix own = Quantize(values, c.n, c.k, c.group_size, true);
   EXPECT_LE(std::abs(static_cast<int64_t>(Bits(own.nested_offset)) - Bits(offset)), 4);
   NestScales(offset, matrix);
   EXPECT_EQ(matrix->absmax_codes, codes);
@@ -142,7 +143,7 @@ TEST(Nf4, EqualsBitsandbytesBitForBit) {
     SCOPED_TRACE(c.name);
     const auto values = golden.Take<float>(c.n * c.k);
     const auto codes = golden.Take<uint8_t>((c.n * c.k + 1) / 2);
-    Nf4Matrix matrix = Quantize(values, c.n, c.k, c.group_size, false);
+    FourBitMatrix matrix = Quantize(values, c.n, c.k, c.group_size, false);
     EXPECT_EQ(matrix.codes, codes);
     if (c.double_quant) {
       ExpectNestedEqual(golden, values, c, &matrix);
@@ -150,7 +151,7 @@ TEST(Nf4, EqualsBitsandbytesBitForBit) {
       EXPECT_EQ(Bits(matrix.absmax), Bits(golden.Take<float>(matrix.NumGroups())));
     }
     std::vector<float> dequantized(values.size());
-    DequantizeNf4(matrix, 0, dequantized);
+    DequantizeFourBit(matrix, 0, dequantized);
     EXPECT_EQ(Bits(dequantized), Bits(golden.Take<float>(c.n * c.k)));
   }
   EXPECT_TRUE(golden.AtEnd());
@@ -191,7 +192,7 @@ TEST(Nf4, TieAtAThresholdTakesTheLowerCode) {
     values[2 + 3 * i] = Nf4Thresholds()[i];
     values[3 + 3 * i] = Up(Nf4Thresholds()[i]);
   }
-  const Nf4Matrix matrix = Quantize(values, 1, 64, 64, false);
+  const FourBitMatrix matrix = Quantize(values, 1, 64, 64, false);
   for (size_t i = 0; i < 15; ++i) {
     EXPECT_EQ(Code(matrix, 1 + 3 * i), static_cast<int>(i));
     EXPECT_EQ(Code(matrix, 2 + 3 * i), static_cast<int>(i));
@@ -249,7 +250,7 @@ TEST(Nf4, AllowsThePowersOfTwoFrom32To4096AsGroupSizes) {
 TEST(Nf4, QuantizesTheRamp) {
   std::vector<float> values(64);
   for (int i = 0; i < 64; ++i) values[static_cast<size_t>(i)] = static_cast<float>(i - 32) / 32;
-  const Nf4Matrix matrix = Quantize(values, 1, 64, 64, false);
+  const FourBitMatrix matrix = Quantize(values, 1, 64, 64, false);
   constexpr std::string_view kNibbles =
       "000001111111122222333344455566677788999aaabbbccccddddeeeeeeeffff";
   for (size_t i = 0; i < 64; ++i) EXPECT_EQ("0123456789abcdef"[Code(matrix, i)], kNibbles[i]) << i;
@@ -262,40 +263,40 @@ TEST(Nf4, MultipliesByTheReciprocalInFullGroupsAndDividesInTheShortOne) {
   std::vector<float> values(66, 0.0f);
   values[0] = values[64] = absmax;
   values[1] = values[65] = value;
-  const Nf4Matrix matrix = Quantize(values, 1, 66, 64, false);
+  const FourBitMatrix matrix = Quantize(values, 1, 66, 64, false);
   EXPECT_EQ(Code(matrix, 1), 13);
   EXPECT_EQ(Code(matrix, 65), 12);
 }
 
 TEST(Nf4, WritesZeroGroupsAsCodeSevenWithScaleZero) {
-  const Nf4Matrix matrix = Quantize(std::vector<float>(70, -0.0f), 1, 70, 64, false);
+  const FourBitMatrix matrix = Quantize(std::vector<float>(70, -0.0f), 1, 70, 64, false);
   EXPECT_EQ(matrix.codes, std::vector<uint8_t>(35, 0x77));
   EXPECT_THAT(Bits(matrix.absmax), ElementsAre(0u, 0u));
 }
 
 TEST(Nf4, ClampsATinyScaleOnlyInTheShortGroup) {
   std::vector<float> values(65, 1e-40f);
-  const Nf4Matrix matrix = Quantize(values, 1, 65, 64, false);
+  const FourBitMatrix matrix = Quantize(values, 1, 65, 64, false);
   EXPECT_THAT(Bits(matrix.absmax), ElementsAre(Bits(1e-40f), 0x006ce3eeu));
   EXPECT_EQ(Code(matrix, 0), 7) << "1e-40 / 1e-38 is nearest zero";
 }
 
 TEST(Nf4, ReadsBothFormsOfAZeroGroupAsZero) {
-  Nf4Matrix matrix = Quantize(std::vector<float>(66, 0.0f), 1, 66, 64, false);
+  FourBitMatrix matrix = Quantize(std::vector<float>(66, 0.0f), 1, 66, 64, false);
   std::vector<float> values(66, 1.0f);
   for (const uint8_t byte : {uint8_t{0x77}, uint8_t{0x00}}) {
     std::fill(matrix.codes.begin(), matrix.codes.end(), byte);
-    DequantizeNf4(matrix, 0, values);
+    DequantizeFourBit(matrix, 0, values);
     for (const float value : values) EXPECT_EQ(value, 0.0f);
   }
   matrix.absmax[1] = FromBits(0x006ce3ee);  // as bitsandbytes writes a zero short group
   matrix.codes.back() = 0x77;
-  DequantizeNf4(matrix, 64, std::span(values).first(2));
+  DequantizeFourBit(matrix, 64, std::span(values).first(2));
   EXPECT_THAT(std::vector<float>(values.begin(), values.begin() + 2), ElementsAre(0.0f, 0.0f));
 }
 
 TEST(Nf4, PadsAnOddCountWithCodeSeven) {
-  const Nf4Matrix matrix = Quantize({1.0f, -1.0f, 1.0f}, 3, 1, 64, false);
+  const FourBitMatrix matrix = Quantize({1.0f, -1.0f, 1.0f}, 3, 1, 64, false);
   EXPECT_THAT(matrix.codes, ElementsAre(0xf0, 0xf7));
 }
 
@@ -304,8 +305,8 @@ TEST(Nf4, StreamsSlicesFromManyThreadsIntoTheSameBits) {
   constexpr int64_t kK = 353;  // odd: every slice straddles rows
   for (const bool double_quant : {false, true}) {
     const std::vector<float> values = Normal(kN * kK, 7);
-    const Nf4Matrix whole = Quantize(values, kN, kK, 128, double_quant);
-    Nf4Quantizer quantizer(kN, kK, 128, double_quant);
+    const FourBitMatrix whole = Quantize(values, kN, kK, 128, double_quant);
+    FourBitQuantizer quantizer(kN, kK, {.group_size = 128, .double_quant = double_quant});
     std::vector<std::thread> threads;
     for (int64_t thread = 0; thread < 3; ++thread) {
       threads.emplace_back([&, thread] {
@@ -318,7 +319,7 @@ TEST(Nf4, StreamsSlicesFromManyThreadsIntoTheSameBits) {
       });
     }
     for (std::thread& thread : threads) thread.join();
-    const Nf4Matrix streamed = quantizer.Finish();
+    const FourBitMatrix streamed = quantizer.Finish();
     EXPECT_EQ(streamed.codes, whole.codes);
     EXPECT_EQ(Bits(streamed.absmax), Bits(whole.absmax));
     EXPECT_EQ(streamed.absmax_codes, whole.absmax_codes);
@@ -334,7 +335,8 @@ TEST(Nf4, RefusesNanAndInfByFlatIndex) {
       std::vector<float> values = Normal(130, 3);
       values[static_cast<size_t>(index)] = bad;
       values[129] = kNan;  // a later one is not the one reported
-      const absl::Status status = QuantizeNf4(values, 13, 10, 64, true).status();
+      const absl::Status status =
+          QuantizeFourBit(values, 13, 10, {.group_size = 64, .double_quant = true}).status();
       EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
       EXPECT_THAT(std::string(status.message()),
                   HasSubstr("flat index " + std::to_string(index) + " is "));
@@ -343,7 +345,7 @@ TEST(Nf4, RefusesNanAndInfByFlatIndex) {
 }
 
 TEST(Nf4, RefusalCountsFromTheMatrixNotTheSlice) {
-  Nf4Quantizer quantizer(4, 64, 64, false);
+  FourBitQuantizer quantizer(4, 64, {.group_size = 64, .double_quant = false});
   std::vector<float> values(64, 1.0f);
   values[5] = kInf;
   const absl::Status status = quantizer.Add(128, values);
@@ -353,11 +355,11 @@ TEST(Nf4, RefusalCountsFromTheMatrixNotTheSlice) {
 
 TEST(Nf4, AbortsOnASliceThatBreaksGroups) {
   std::vector<float> values(256, 1.0f);
-  Nf4Quantizer quantizer(4, 64, 64, false);
+  FourBitQuantizer quantizer(4, 64, {.group_size = 64, .double_quant = false});
   EXPECT_DEATH((void)quantizer.Add(32, std::span(values).first(64)), "begins with a group");
   EXPECT_DEATH((void)quantizer.Add(0, std::span(values).first(63)), "ends in a group");
   EXPECT_DEATH((void)quantizer.Add(64, values), "lies in its matrix");
-  EXPECT_DEATH(Nf4Quantizer(4, 64, 48, false), "group size");
+  EXPECT_DEATH(FourBitQuantizer(4, 64, {.group_size = 48, .double_quant = false}), "group size");
 }
 
 // --- reading ---
@@ -383,13 +385,13 @@ TEST(Nf4, DequantizesByOneRounding) {
                                           {0x3d6672ab, 0x3d66, 0x2b34},
                                           {0x3d940fc3, 0x3d94, 0x2ca0},
                                           {0x3dcccccd, 0x3dcd, 0x2e66}}};
-  Nf4Matrix matrix;
+  FourBitMatrix matrix;
   matrix.n = 1;
   matrix.k = 16;
   matrix.codes = {0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef};
   matrix.absmax = {0.1f};
   std::vector<float> values(16);
-  DequantizeNf4(matrix, 0, values);
+  DequantizeFourBit(matrix, 0, values);
   for (size_t i = 0; i < 16; ++i) {
     EXPECT_EQ(Bits(values[i]), kRows[i].fp32) << i;
     EXPECT_EQ(F32ToBf16(values[i]), kRows[i].bf16) << i;
@@ -398,7 +400,7 @@ TEST(Nf4, DequantizesByOneRounding) {
 }
 
 TEST(Nf4, ReadsNestedScalesWithTwoRoundings) {
-  Nf4Matrix matrix;
+  FourBitMatrix matrix;
   matrix.n = 3;
   matrix.k = 64;
   matrix.double_quant = true;
@@ -413,8 +415,8 @@ TEST(Nf4, ReadsNestedScalesWithTwoRoundings) {
 
 TEST(Nf4, TakesTheScaleOfEachNestedGroupFromItsOwn) {
   const std::vector<float> values = Normal(32 * 600, 5);
-  const Nf4Matrix plain = Quantize(values, 600, 32, 32, false);
-  const Nf4Matrix nested = Quantize(values, 600, 32, 32, true);
+  const FourBitMatrix plain = Quantize(values, 600, 32, 32, false);
+  const FourBitMatrix nested = Quantize(values, 600, 32, 32, true);
   ASSERT_EQ(nested.nested_absmax.size(), 3u);
   for (int64_t group = 0; group < 600; ++group) {
     // Neighbouring entries of the map are at most 0.9 / 64 apart, so the nearest is within half.
@@ -426,14 +428,14 @@ TEST(Nf4, TakesTheScaleOfEachNestedGroupFromItsOwn) {
 
 TEST(Nf4, DequantizesAnySliceAlike) {
   const std::vector<float> source = Normal(3 * 67, 11);
-  const Nf4Matrix matrix = Quantize(source, 3, 67, 32, true);
+  const FourBitMatrix matrix = Quantize(source, 3, 67, 32, true);
   std::vector<float> whole(source.size());
-  DequantizeNf4(matrix, 0, whole);
+  DequantizeFourBit(matrix, 0, whole);
   for (size_t begin = 0; begin < whole.size(); begin += 7) {
     for (const size_t count : {size_t{0}, size_t{1}, size_t{40}}) {
       const size_t size = std::min(count, whole.size() - begin);
       std::vector<float> slice(size);
-      DequantizeNf4(matrix, static_cast<int64_t>(begin), slice);
+      DequantizeFourBit(matrix, static_cast<int64_t>(begin), slice);
       const auto first = whole.begin() + static_cast<std::ptrdiff_t>(begin);
       EXPECT_TRUE(std::equal(slice.begin(), slice.end(), first)) << begin << " + " << size;
     }
@@ -445,10 +447,10 @@ TEST(Nf4, QuantizesWhatItReadToTheSameBits) {
     // A group's largest value has code 0 or 15, so reading gives back the scale exactly, and every
     // code's value lies between its own thresholds.
     const std::vector<float> source = Normal(11 * 911, static_cast<uint32_t>(group_size));
-    const Nf4Matrix matrix = Quantize(source, 11, 911, group_size, false);
+    const FourBitMatrix matrix = Quantize(source, 11, 911, group_size, false);
     std::vector<float> values(source.size());
-    DequantizeNf4(matrix, 0, values);
-    const Nf4Matrix again = Quantize(values, 11, 911, group_size, false);
+    DequantizeFourBit(matrix, 0, values);
+    const FourBitMatrix again = Quantize(values, 11, 911, group_size, false);
     EXPECT_EQ(again.codes, matrix.codes) << group_size;
     EXPECT_EQ(Bits(again.absmax), Bits(matrix.absmax)) << group_size;
   }

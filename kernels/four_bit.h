@@ -1,12 +1,13 @@
-// THE 4-bit format: bitsandbytes' NF4 with optional double quantization. The tables live in nf4.cc
-// and nowhere else. Knows nothing of files, models or devices' packed layouts.
+// THE 4-bit formats: bitsandbytes' NF4 and FP4 with optional double quantization. The tables live
+// in four_bit.cc and nowhere else. Knows nothing of files, models or devices' packed layouts.
 //
 //   matrix [N, K] := value[n]         flattened row-major, n = N·K
 //   group         := value[group_size]
 //       So groups straddle rows when K % group_size != 0, and the last group may be short.
 //   codes         := byte[(n + 1) / 2], byte j = code[2j] << 4 | code[2j + 1]
-//       An odd n is padded with code 7 (zero).
-//   absmax        := fp32[G], G = ceil(n / group_size), the largest |value| of each group
+//       An odd n is padded with the code of zero: 7 in NF4, 0 in FP4.
+//   absmax        := fp32[G], G = ceil(n / group_size), the scale of each group (its largest
+//       |value|, unless it was searched for)
 //   double quantization replaces absmax by
 //       absmax_codes  := byte[G]
 //       nested_absmax := fp32[ceil(G / 256)]
@@ -24,6 +25,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/weight.h"
 
 namespace nibble {
 
@@ -32,6 +34,10 @@ inline constexpr int64_t kNestedGroup = 256;
 // The 16 values a code stands for, and the 15 decision thresholds (code(x) = how many are < x).
 const std::array<float, 16>& Nf4Codebook();
 const std::array<float, 15>& Nf4Thresholds();
+// bitsandbytes' own 4-bit float, not OCP's e2m1; bit 3 is the sign, code 8 a zero (+0).
+const std::array<float, 16>& Fp4Codebook();
+// Of kNf4 or kFp4.
+const std::array<float, 16>& CodebookOf(WeightFormat format);
 // bitsandbytes' signed dynamic 8-bit map, ascending, in its fused-multiply-add variant.
 const std::array<float, 256>& DynamicMap();
 // The index in DynamicMap() that value, scaled to [-1, 1], is stored as: nearest to the centre of
@@ -40,8 +46,18 @@ uint8_t DynamicCode(float value);
 
 bool IsAllowedGroupSize(int64_t group_size);  // 32, 64, 128 … 4096
 
+// How a matrix is to be quantized.
+struct FourBitForm {
+  WeightFormat format = WeightFormat::kNf4;  // or kFp4
+  int32_t group_size = 64;
+  bool double_quant = true;
+  // Choose each group's scale to minimise the squared error instead of taking the largest |value|.
+  bool scale_search = false;
+};
+
 // One matrix in the checkpoint's own order. Either `absmax` or the four nested fields are filled.
-struct Nf4Matrix {
+struct FourBitMatrix {
+  WeightFormat format = WeightFormat::kNf4;
   int64_t n = 0;  // N: rows
   int64_t k = 0;  // K: columns
   int32_t group_size = 64;
@@ -51,19 +67,24 @@ struct Nf4Matrix {
   std::vector<uint8_t> absmax_codes;
   std::vector<float> nested_absmax;
   float nested_offset = 0;
-  std::array<float, 256> nested_map{};  // as stored by whoever wrote the matrix
+  std::array<float, 16> codebook = Nf4Codebook();  // as stored by whoever wrote the matrix
+  std::array<float, 256> nested_map{};             // likewise
 
   int64_t NumValues() const { return n * k; }
   int64_t NumGroups() const { return (NumValues() + group_size - 1) / group_size; }
 };
 
-// Streams one matrix into NF4 in slices, so that only a slice is ever held in fp32.
+// The matrix cannot do with the format's own codebook and DynamicMap() (compared bit by bit, but a
+// zero's sign does not count): WeightSpec::own_tables.
+bool NeedsOwnTables(const FourBitMatrix& matrix);
+
+// Streams one matrix into 4 bits in slices, so that only a slice is ever held in fp32.
 // Slices are added in order; each begins at an even flat index and at a multiple of group_size
 // (any slice but the last has a length that is a multiple of both).
-class Nf4Quantizer {
+class FourBitQuantizer {
  public:
-  // group_size must be allowed. n, k > 0.
-  Nf4Quantizer(int64_t n, int64_t k, int32_t group_size, bool double_quant);
+  // The group size must be allowed. n, k > 0.
+  FourBitQuantizer(int64_t n, int64_t k, const FourBitForm& form);
 
   // Quantizes values[0 .. size) as flat elements [offset, offset+size). Safe to call from several
   // threads at once for different slices.
@@ -71,25 +92,25 @@ class Nf4Quantizer {
   absl::Status Add(int64_t offset, std::span<const float> values);
 
   // Quantizes the scales if double_quant, and gives the matrix away. Call once, after every slice.
-  Nf4Matrix Finish();
+  FourBitMatrix Finish();
 
  private:
-  Nf4Matrix matrix_;
-  bool double_quant_;
+  FourBitForm form_;
+  FourBitMatrix matrix_;
 };
 
 // The whole matrix at once; the same bits as the streaming form.
-absl::StatusOr<Nf4Matrix> QuantizeNf4(std::span<const float> values, int64_t n, int64_t k,
-                                      int32_t group_size, bool double_quant);
+absl::StatusOr<FourBitMatrix> QuantizeFourBit(std::span<const float> values, int64_t n, int64_t k,
+                                              const FourBitForm& form);
 
 // Turns matrix->absmax into the four nested fields around a given offset (bitsandbytes stores its
 // own, which depends on its thread count; Finish() takes fp32 of the fp64 mean).
-void NestScales(float offset, Nf4Matrix* matrix);
+void NestScales(float offset, FourBitMatrix* matrix);
 
 // The fp32 scale of group i, un-nested with two roundings.
-float GroupScale(const Nf4Matrix& matrix, int64_t group);
+float GroupScale(const FourBitMatrix& matrix, int64_t group);
 
 // values[i] = codebook[code] · scale for flat elements [offset, offset+values.size()).
-void DequantizeNf4(const Nf4Matrix& matrix, int64_t offset, std::span<float> values);
+void DequantizeFourBit(const FourBitMatrix& matrix, int64_t offset, std::span<float> values);
 
 }  // namespace nibble
