@@ -1,5 +1,5 @@
-// NF4 against what bitsandbytes made of awkward matrices (tests/golden/nf4), and against the
-// numbered golden values of the format.
+// The 4-bit formats against the numbered golden values of numerics' contract, and their edges.
+// What bitsandbytes made of awkward matrices is four_bit_golden_test.cc's.
 #include "kernels/four_bit.h"
 
 #include <algorithm>
@@ -7,14 +7,9 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <fstream>
-#include <functional>
-#include <iterator>
 #include <limits>
 #include <random>
 #include <span>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -47,9 +42,9 @@ std::vector<uint32_t> Bits(const std::vector<float>& values) {
 }
 
 FourBitMatrix Quantize(const std::vector<float>& values, int64_t n, int64_t k, int32_t group_size,
-                       bool double_quant) {
-  absl::StatusOr<FourBitMatrix> matrix =
-      QuantizeFourBit(values, n, k, {.group_size = group_size, .double_quant = double_quant});
+                       bool double_quant, WeightFormat format = WeightFormat::kNf4) {
+  absl::StatusOr<FourBitMatrix> matrix = QuantizeFourBit(
+      values, n, k, {.format = format, .group_size = group_size, .double_quant = double_quant});
   EXPECT_TRUE(matrix.ok()) << matrix.status();
   return *std::move(matrix);
 }
@@ -64,97 +59,6 @@ std::vector<float> Normal(size_t count, uint32_t seed) {
   std::vector<float> values(count);
   for (float& value : values) value = normal(random);
   return values;
-}
-
-// --- tests/golden/nf4 ---
-
-// Reads one array after another from a golden file.
-class Golden {
- public:
-  explicit Golden(const std::string& name) {
-    std::ifstream file(std::string(NIBBLE_SOURCE_DIR "/tests/golden/nf4/") + name,
-                       std::ios::binary);
-    bytes_.assign(std::istreambuf_iterator<char>(file), {});
-  }
-
-  template <typename T>
-  std::vector<T> Take(int64_t count) {
-    std::vector<T> values(static_cast<size_t>(count));
-    const size_t size = values.size() * sizeof(T);
-    if (size > bytes_.size() - at_) {
-      ADD_FAILURE() << "golden file is too short";
-      return values;
-    }
-    std::memcpy(values.data(), bytes_.data() + at_, size);
-    at_ += size;
-    return values;
-  }
-
-  bool AtEnd() const { return at_ == bytes_.size(); }
-
- private:
-  std::string bytes_;
-  size_t at_ = 0;
-};
-
-struct Case {
-  std::string name;
-  int64_t n = 0;
-  int64_t k = 0;
-  int32_t group_size = 0;
-  bool double_quant = false;
-};
-
-std::vector<Case> ReadIndex() {
-  std::ifstream file(NIBBLE_SOURCE_DIR "/tests/golden/nf4/index.txt");
-  std::vector<Case> cases;
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with('#')) continue;
-    Case c;
-    std::istringstream fields(line);
-    fields >> c.name >> c.n >> c.k >> c.group_size >> c.double_quant;
-    EXPECT_FALSE(fields.fail()) << line;
-    cases.push_back(c);
-  }
-  return cases;
-}
-
-void ExpectNestedEqual(Golden& golden, const std::vector<float>& values, const Case& c,
-                       FourBitMatrix* matrix) {
-  const int64_t groups = matrix->NumGroups();
-  const auto codes = golden.Take<uint8_t>(groups);
-  const auto nested = golden.Take<float>((groups + kNestedGroup - 1) / kNestedGroup);
-  const float offset = golden.Take<float>(1)[0];
-
-  const FourBitMatrix own = Quantize(values, c.n, c.k, c.group_size, true);
-  EXPECT_LE(std::abs(static_cast<int64_t>(Bits(own.nested_offset)) - Bits(offset)), 4);
-  NestScales(offset, matrix);
-  EXPECT_EQ(matrix->absmax_codes, codes);
-  EXPECT_EQ(Bits(matrix->nested_absmax), Bits(nested));
-  EXPECT_EQ(matrix->nested_map, DynamicMap());
-  EXPECT_TRUE(matrix->absmax.empty());
-}
-
-TEST(Nf4, EqualsBitsandbytesBitForBit) {
-  Golden golden("nf4.bin");
-  const std::vector<Case> cases = ReadIndex();
-  ASSERT_GE(cases.size(), 27u);
-  for (const Case& c : cases) {
-    SCOPED_TRACE(c.name);
-    const auto values = golden.Take<float>(c.n * c.k);
-    const auto codes = golden.Take<uint8_t>((c.n * c.k + 1) / 2);
-    FourBitMatrix matrix = Quantize(values, c.n, c.k, c.group_size, false);
-    EXPECT_EQ(matrix.codes, codes);
-    if (c.double_quant) {
-      ExpectNestedEqual(golden, values, c, &matrix);
-    } else {
-      EXPECT_EQ(Bits(matrix.absmax), Bits(golden.Take<float>(matrix.NumGroups())));
-    }
-    std::vector<float> dequantized(values.size());
-    DequantizeFourBit(matrix, 0, dequantized);
-    EXPECT_EQ(Bits(dequantized), Bits(golden.Take<float>(c.n * c.k)));
-  }
-  EXPECT_TRUE(golden.AtEnd());
 }
 
 // --- tables ---
@@ -198,34 +102,6 @@ TEST(Nf4, TieAtAThresholdTakesTheLowerCode) {
     EXPECT_EQ(Code(matrix, 2 + 3 * i), static_cast<int>(i));
     EXPECT_EQ(Code(matrix, 3 + 3 * i), static_cast<int>(i) + 1);
   }
-}
-
-TEST(Nf4, DynamicMapIsBitsandbytesFusedVariant) {
-  Golden golden("dynamic_map.bin");
-  const auto want = golden.Take<float>(256);
-  const std::array<float, 256>& map = DynamicMap();
-  EXPECT_EQ(Bits(std::vector<float>(map.begin(), map.end())), Bits(want));
-  EXPECT_EQ(std::adjacent_find(map.begin(), map.end(), std::greater_equal<float>()), map.end())
-      << "256 distinct ascending values";
-  EXPECT_GT(map[0], -1.0f);
-  const std::vector<std::pair<size_t, uint32_t>> spots = {
-      {0, 0xbf7e3333},   {1, 0xbf7a999a},   {126, 0xb513a3b7}, {127, 0x00000000},
-      {128, 0x3513a3b7}, {129, 0x365a1a94}, {254, 0x3f7e3333}, {255, 0x3f800000}};
-  for (const auto& [index, bits] : spots) EXPECT_EQ(Bits(map[index]), bits) << index;
-}
-
-TEST(Nf4, DynamicCodeMovesNineEntriesOfTheMapAsBitsandbytesDoes) {
-  Golden golden("dynamic_map.bin");
-  golden.Take<float>(256);
-  const auto want = golden.Take<uint8_t>(256);
-  ASSERT_TRUE(golden.AtEnd());
-  int moved = 0;
-  for (size_t i = 0; i < 256; ++i) {
-    EXPECT_EQ(DynamicCode(DynamicMap()[i]), want[i]) << i;
-    if (want[i] != i) ++moved;
-  }
-  EXPECT_EQ(moved, 9);
-  EXPECT_EQ(DynamicCode(0.0f), 131);
 }
 
 TEST(Nf4, DynamicCodeClampsAndGivesNanTheLowestCode) {
@@ -453,6 +329,130 @@ TEST(Nf4, QuantizesWhatItReadToTheSameBits) {
     const FourBitMatrix again = Quantize(values, 11, 911, group_size, false);
     EXPECT_EQ(again.codes, matrix.codes) << group_size;
     EXPECT_EQ(Bits(again.absmax), Bits(matrix.absmax)) << group_size;
+  }
+}
+
+// --- FP4 ---
+
+TEST(Fp4, CodebookHasTheSixteenWords) {
+  constexpr std::array<uint32_t, 8> kFp32 = {0x00000000, 0x3baaaaab, 0x3f2aaaab, 0x3f800000,
+                                             0x3eaaaaab, 0x3f000000, 0x3e2aaaab, 0x3e800000};
+  for (size_t i = 0; i < 8; ++i) {
+    EXPECT_EQ(Bits(Fp4Codebook()[i]), kFp32[i]) << i;
+    EXPECT_EQ(Bits(Fp4Codebook()[i + 8]), i == 0 ? 0u : kFp32[i] | 0x80000000u) << i;
+  }
+  EXPECT_EQ(&CodebookOf(WeightFormat::kFp4), &Fp4Codebook());
+  EXPECT_EQ(&CodebookOf(WeightFormat::kNf4), &Nf4Codebook());
+}
+
+// The codes below and above each midpoint of the sorted codebook, a tie going down.
+TEST(Fp4, TieAtAMidpointGoesDown) {
+  struct Edge {
+    uint32_t midpoint;
+    int below, above;
+  };
+  constexpr std::array<Edge, 15> kEdges = {{{0xbf555556, 11, 10},
+                                            {0xbf155556, 10, 13},
+                                            {0xbed55556, 13, 12},
+                                            {0xbe955556, 12, 15},
+                                            {0xbe555556, 15, 14},
+                                            {0xbdb00000, 14, 9},
+                                            {0xbb2aaaab, 9, 0},
+                                            {0x00000000, 0, 8},
+                                            {0x3b2aaaab, 8, 1},
+                                            {0x3db00000, 1, 6},
+                                            {0x3e555556, 6, 7},
+                                            {0x3e955556, 7, 4},
+                                            {0x3ed55556, 4, 5},
+                                            {0x3f155556, 5, 2},
+                                            {0x3f555556, 2, 3}}};
+  std::vector<float> values(64, 0.0f);
+  values[0] = 1.0f;  // scale 1: the rest are their own scaled values
+  for (size_t i = 0; i < 15; ++i) {
+    const float midpoint = FromBits(kEdges[i].midpoint);
+    values[1 + 3 * i] = Down(midpoint);
+    values[2 + 3 * i] = midpoint;
+    values[3 + 3 * i] = Up(midpoint);
+  }
+  const FourBitMatrix matrix = Quantize(values, 1, 64, 64, false, WeightFormat::kFp4);
+  for (size_t i = 0; i < 15; ++i) {
+    EXPECT_EQ(Code(matrix, 1 + 3 * i), kEdges[i].below) << i;
+    EXPECT_EQ(Code(matrix, 2 + 3 * i), kEdges[i].below) << i;
+    EXPECT_EQ(Code(matrix, 3 + 3 * i), kEdges[i].above) << i;
+  }
+}
+
+TEST(Fp4, WritesBothZerosAndTinyNegativesAsZeroAndTinyPositivesAsEight) {
+  std::vector<float> values(64, 0.0f);
+  values[0] = 1.0f;
+  values[1] = -0.0f;
+  values[2] = 1e-9f;
+  values[3] = -1e-9f;
+  const FourBitMatrix matrix = Quantize(values, 1, 64, 64, false, WeightFormat::kFp4);
+  EXPECT_EQ(matrix.codes[0], 0x30);
+  EXPECT_EQ(matrix.codes[1], 0x80);
+  EXPECT_EQ(matrix.codes[2], 0x00);
+  std::vector<float> read(64);
+  DequantizeFourBit(matrix, 0, read);
+  EXPECT_EQ(Bits(read[2]), 0u);
+}
+
+TEST(Fp4, QuantizesTheRamp) {
+  // Written for CUDA's thresholds; none of the ramp's values lies between those and the CPU path's.
+  std::vector<float> values(64);
+  for (int i = 0; i < 64; ++i) values[static_cast<size_t>(i)] = static_cast<float>(i - 32) / 32;
+  const FourBitMatrix matrix = Quantize(values, 1, 64, 64, false, WeightFormat::kFp4);
+  constexpr std::string_view kNibbles =
+      "bbbbbbaaaaaaaadddddccccfffeeee9901166667774444555552222222233333";
+  for (size_t i = 0; i < 64; ++i) EXPECT_EQ("0123456789abcdef"[Code(matrix, i)], kNibbles[i]) << i;
+}
+
+TEST(Fp4, PadsAnOddCountAndFillsZeroGroupsWithCodeZero) {
+  EXPECT_THAT(Quantize({1.0f, -1.0f, 1.0f}, 3, 1, 64, false, WeightFormat::kFp4).codes,
+              ElementsAre(0x3b, 0x30));
+  const FourBitMatrix zeros =
+      Quantize(std::vector<float>(71, -0.0f), 1, 71, 64, false, WeightFormat::kFp4);
+  EXPECT_EQ(zeros.codes, std::vector<uint8_t>(36, 0x00));
+  EXPECT_THAT(Bits(zeros.absmax), ElementsAre(0u, 0u));
+}
+
+TEST(Fp4, QuantizesWhatItReadToTheSameValues) {
+  for (const int32_t group_size : {32, 64, 128, 256, 512, 1024, 2048, 4096}) {
+    const std::vector<float> source = Normal(11 * 911, static_cast<uint32_t>(group_size));
+    const FourBitMatrix matrix = Quantize(source, 11, 911, group_size, false, WeightFormat::kFp4);
+    std::vector<float> values(source.size());
+    DequantizeFourBit(matrix, 0, values);
+    const FourBitMatrix again = Quantize(values, 11, 911, group_size, false, WeightFormat::kFp4);
+    std::vector<float> reread(source.size());
+    DequantizeFourBit(again, 0, reread);
+    EXPECT_EQ(Bits(reread), Bits(values)) << group_size;
+  }
+}
+
+// --- tables of a matrix's own ---
+
+TEST(FourBitMatrix, NeedsOwnTablesWhenABitDiffersButNotAZerosSign) {
+  for (const WeightFormat format : {WeightFormat::kNf4, WeightFormat::kFp4}) {
+    for (const bool double_quant : {false, true}) {
+      const FourBitMatrix matrix = Quantize(Normal(256, 1), 1, 256, 64, double_quant, format);
+      EXPECT_FALSE(NeedsOwnTables(matrix));
+
+      FourBitMatrix changed = matrix;
+      changed.codebook[3] = Up(changed.codebook[3]);
+      EXPECT_TRUE(NeedsOwnTables(changed));
+
+      changed = matrix;
+      changed.codebook[format == WeightFormat::kNf4 ? 7 : 8] = -0.0f;
+      EXPECT_FALSE(NeedsOwnTables(changed)) << "bitsandbytes writes FP4's code 8 as either zero";
+
+      changed = matrix;
+      changed.nested_map[89] = Up(changed.nested_map[89]);
+      EXPECT_EQ(NeedsOwnTables(changed), double_quant) << "a plain matrix has no map";
+
+      changed = matrix;
+      changed.codebook[15] = kNan;
+      EXPECT_TRUE(NeedsOwnTables(changed));
+    }
   }
 }
 
