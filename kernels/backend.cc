@@ -76,6 +76,7 @@ struct Check {
 void Backend::MatMul(const Activations& x, std::span<const MatMulPart> parts) {
   const Check check = {"MatMul"};
   check.Tensor("x", x);
+  const Weight* int8 = nullptr;
   for (const MatMulPart& part : parts) {
     check.True("a part's weight", part.weight != nullptr && part.weight->codes != nullptr);
     const WeightSpec& spec = part.weight->spec;
@@ -84,10 +85,17 @@ void Backend::MatMul(const Activations& x, std::span<const MatMulPart> parts) {
     check.Equal("out's rows", part.out.rows, x.rows);
     check.Equal("out's columns", part.out.cols, spec.n);
     if (part.bias) check.Equal("bias's length", part.bias.length, spec.n);
-    if (spec.format != WeightFormat::kNf4) continue;
-    check.True("group_size is allowed", IsAllowedGroupSize(spec.group_size));
+    if (IsSixteenBit(spec.format)) continue;
     check.True("a part's scales", part.weight->scales != nullptr);
+    if (spec.format == WeightFormat::kInt8) {
+      if (int8 == nullptr) int8 = part.weight;
+      check.True("one outlier_threshold for all INT8 parts",
+                 spec.outlier_threshold == int8->spec.outlier_threshold);
+      continue;
+    }
+    check.True("group_size is allowed", IsAllowedGroupSize(spec.group_size));
     check.True("a part's nested scales", !spec.double_quant || part.weight->nested != nullptr);
+    check.True("a part's tables", !spec.own_tables || part.weight->tables != nullptr);
   }
   if (x.rows > 0 && !parts.empty()) DoMatMul(x, parts);
 }

@@ -9,7 +9,7 @@
 //
 // Numbers (compute=fp32): every output row depends only on its own inputs, with one order of
 // additions for any number of rows or threads and on every ISA row of the CPU, so results are equal
-// bit for bit.
+// bit for bit. INT8 weights have an arithmetic of their own (MatMul), in every numeric mode.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +43,7 @@ struct BackendLimits {
   int64_t max_heads = 0;
   int64_t max_head_dim = 0;
   int64_t max_k = 0;  // widest input of a matmul
+  bool int8 = true;   // some matmul is with INT8 weights, which need rows of x in 8 bits
   int64_t max_vocab = 0;
   int64_t max_samples = 0;  // sampling plans of one step
 };
@@ -81,8 +82,9 @@ class Backend {
   virtual PackedSize PackedBytes(const WeightSpec& spec) const = 0;
   // Permutes a quantized matrix into weight->{codes,scales,nested,tables}, which the caller has
   // allocated. Errors: INVALID_ARGUMENT when the matrix has another shape or form than the weight,
-  // or tables that the weight has no room for.
+  // arrays of wrong lengths, or tables that the weight has no room for.
   virtual absl::Status PackFourBit(const FourBitMatrix& matrix, Weight* weight) = 0;
+  // Errors: likewise, and for more than kMaxInt8Columns columns.
   virtual absl::Status PackInt8(const Int8Matrix& matrix, Weight* weight) = 0;
   // Permutes rows [first_row, first_row + count) of a 16-bit matrix; values: [count, K] in the
   // weight's own type.
@@ -97,9 +99,16 @@ class Backend {
   // out_i[m,n] (+)= Σ_k x[m,k]·w_i[n,k] + bias_i[n], one pass over all parts. x: [M, K].
   // 4 bits: sums raw codes over k ascending within a group, then adds group sum · scale, groups
   // ascending, all in FMA.
-  // INT8: LLM.int8() with outlier columns chosen row by row. a = fp16(x[m]); stat = the largest
-  // |a| below the threshold; q = rint_even(a · (127 / stat)), 0 at outliers; out = fma(Σ q·code
-  // (exact) · stat · absmax[n], 1/127², bias), then + a·w for each outlier, k ascending, in FMA.
+  // INT8: LLM.int8() with outliers chosen row by row; INT8 parts of one call have one threshold.
+  // Each step is rounded to fp32 unless told:
+  //   a = fp16(x[m,k]), or x[m,k] itself where fp16 has no finite value for it;
+  //   an outlier is an a that is not below outlier_threshold in magnitude (0: not finite), so a
+  //   NaN is one; stat = the largest other |a|;
+  //   q = rint_even(a · (127 / stat)), 0 at outliers and where stat is 0; S = Σ_k q·code, exact;
+  //   out = fma((S · stat) · absmax[n], fp32(1/127²), bias);
+  //   then for each outlier, k ascending, out = fma(a, (code · absmax[n]) · fp32(1/127), out);
+  //   then the old value, when accumulating.
+  // bitsandbytes rounds out, the weights of outliers and their sum to fp16; here all stay fp32.
   void MatMul(const Activations& x, std::span<const MatMulPart> parts);
 
   // out[m] = x[m] / sqrt(mean(x[m]²) + eps) · weight. out may be x.

@@ -26,13 +26,17 @@ struct CpuContext {
   // lent too little.
   char* WorkerScratch(int worker, int64_t bytes) const {
     const int64_t each = AlignScratch(bytes);
-    if (each * pool->num_threads() > scratch_bytes) {
+    return Scratch(each * pool->num_threads()) + worker * each;
+  }
+
+  // The scratch memory that all workers share, likewise.
+  char* Scratch(int64_t bytes) const {
+    if (bytes > scratch_bytes) {
       std::fprintf(stderr, "cpu: an operation needs %lld bytes of scratch memory, got %lld\n",
-                   static_cast<long long>(each * pool->num_threads()),
-                   static_cast<long long>(scratch_bytes));
+                   static_cast<long long>(bytes), static_cast<long long>(scratch_bytes));
       std::abort();
     }
-    return scratch + worker * each;
+    return scratch;
   }
 
   // f(unit, worker) for all units; on the caller alone when the whole work (in arithmetic

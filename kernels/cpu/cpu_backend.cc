@@ -48,8 +48,8 @@ CpuBackend::CpuBackend(const IsaTable* isa, int num_threads) : pool_(num_threads
 absl::StatusOr<Buffer> CpuBackend::Allocate(int64_t bytes) { return AllocateResident(bytes); }
 
 int64_t CpuBackend::ScratchBytes(const BackendLimits& limits) const {
-  return std::max(AttentionScratchBytes(limits, num_threads()),
-                  SamplingScratchBytes(limits, num_threads()));
+  return std::max({AttentionScratchBytes(limits, num_threads()),
+                   SamplingScratchBytes(limits, num_threads()), MatMulScratchBytes(limits)});
 }
 
 void CpuBackend::UseScratch(void* scratch, int64_t bytes) {
@@ -59,8 +59,8 @@ void CpuBackend::UseScratch(void* scratch, int64_t bytes) {
 
 PackedSize CpuBackend::PackedBytes(const WeightSpec& spec) const { return PackedBytesOf(spec); }
 
-absl::Status CpuBackend::PackInt8(const Int8Matrix&, Weight*) {
-  return absl::UnimplementedError("INT8");
+absl::Status CpuBackend::PackInt8(const Int8Matrix& matrix, Weight* weight) {
+  return PackInt8Matrix(matrix, weight);
 }
 
 absl::Status CpuBackend::PackFourBit(const FourBitMatrix& matrix, Weight* weight) {

@@ -31,6 +31,11 @@ constexpr int kMaxRows = 3;
 constexpr int kQueryBlock = 2;
 constexpr int kPageBlock = 2;
 constexpr int kVectorBlock = 2;
+// INT8 products likewise.
+constexpr int kInt8PanelsOfOne = 4;
+constexpr int kInt8PanelsOfFew = 2;
+constexpr int kInt8PanelsOfMany = 1;
+constexpr int kInt8MaxRows = 3;
 
 inline V16 Set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 inline V16 Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -173,6 +178,31 @@ inline void StoreAsN(void* p, V16 a, int64_t n) {
     for (int64_t i = 0; i < n; ++i) static_cast<uint16_t*>(p)[i] = values[i];
   }
 }
+
+inline V16 RoundToF16(V16 a) { return WidenF16(NarrowF16(a)); }
+
+// Bytes 0 and 2 of each lane, and bytes 1 and 3, sign-extended to two 16-bit numbers.
+inline __m256i EvenBytes8(__m256i a) { return _mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8); }
+inline I16 EvenBytes(I16 a) { return {EvenBytes8(a.lo), EvenBytes8(a.hi)}; }
+inline I16 OddBytes(I16 a) { return {_mm256_srai_epi16(a.lo, 8), _mm256_srai_epi16(a.hi, 8)}; }
+// The pair p[0], p[1] in every lane.
+inline I16 SetPair(const int16_t* p) {
+  int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof(pair));
+  return SetI(pair);
+}
+// low·low + high·high of each lane.
+inline I16 DotPairs(I16 a, I16 b) {
+  return {_mm256_madd_epi16(a.lo, b.lo), _mm256_madd_epi16(a.hi, b.hi)};
+}
+// 16 numbers of 16 bits, the middle two of every four exchanged.
+inline void StoreQuads(int16_t* p, I16 a) {
+  constexpr int kOrder = _MM_SHUFFLE(3, 1, 2, 0);
+  const __m256i numbers = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), kOrder);
+  const __m256i quads = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(numbers, kOrder), kOrder);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), quads);
+}
+inline V16 ToFloat(I16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 
 inline Codebook LoadCodebook(const float* table) {
   return {_mm256_loadu_ps(table), _mm256_loadu_ps(table + 8)};

@@ -31,6 +31,11 @@ constexpr int kMaxRows = 12;
 constexpr int kQueryBlock = 4;
 constexpr int kPageBlock = 4;
 constexpr int kVectorBlock = 4;
+// INT8 products likewise.
+constexpr int kInt8PanelsOfOne = 8;
+constexpr int kInt8PanelsOfFew = 4;
+constexpr int kInt8PanelsOfMany = 2;
+constexpr int kInt8MaxRows = 12;
 
 inline V16 Set1(float x) { return {_mm512_set1_ps(x)}; }
 inline V16 Load(const float* p) { return {_mm512_loadu_ps(p)}; }
@@ -118,6 +123,28 @@ inline void StoreAsN(void* p, V16 a, int64_t n) {
     _mm256_mask_storeu_epi16(p, FirstLanes(n).m, kType == kLaneF16 ? NarrowF16(a) : NarrowBF16(a));
   }
 }
+
+inline V16 RoundToF16(V16 a) { return WidenF16(NarrowF16(a)); }
+
+// Bytes 0 and 2 of each lane, and bytes 1 and 3, sign-extended to two 16-bit numbers.
+inline I16 EvenBytes(I16 a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8)}; }
+inline I16 OddBytes(I16 a) { return {_mm512_srai_epi16(a.v, 8)}; }
+// The pair p[0], p[1] in every lane.
+inline I16 SetPair(const int16_t* p) {
+  int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof(pair));
+  return SetI(pair);
+}
+// low·low + high·high of each lane.
+inline I16 DotPairs(I16 a, I16 b) { return {_mm512_madd_epi16(a.v, b.v)}; }
+// 16 numbers of 16 bits, the middle two of every four exchanged.
+inline void StoreQuads(int16_t* p, I16 a) {
+  constexpr int kOrder = _MM_SHUFFLE(3, 1, 2, 0);
+  const __m256i numbers = _mm512_cvtepi32_epi16(a.v);
+  const __m256i quads = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(numbers, kOrder), kOrder);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), quads);
+}
+inline V16 ToFloat(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
 inline Codebook LoadCodebook(const float* table) { return {_mm512_loadu_ps(table)}; }
 // table[low 4 bits of each lane]; the permutation ignores the other bits.

@@ -31,6 +31,11 @@ constexpr int kMaxRows = 2;
 constexpr int kQueryBlock = 2;
 constexpr int kPageBlock = 2;
 constexpr int kVectorBlock = 2;
+// INT8 products likewise.
+constexpr int kInt8PanelsOfOne = 1;
+constexpr int kInt8PanelsOfFew = 1;
+constexpr int kInt8PanelsOfMany = 1;
+constexpr int kInt8MaxRows = 2;
 
 // One lane at a time.
 template <typename R = V16, typename F>
@@ -170,6 +175,50 @@ inline void StoreAsN(void* p, V16 a, int64_t n) {
       static_cast<uint16_t*>(p)[i] = kType == kLaneF16 ? F32ToF16(a.v[i]) : F32ToBf16(a.v[i]);
     }
   }
+}
+
+inline V16 RoundToF16(V16 a) {
+  return Each([&](int64_t i) { return F16ToF32(F32ToF16(a.v[i])); });
+}
+
+// A lane as two signed 16-bit numbers, low and high.
+inline int32_t LowHalf(uint32_t lane) { return static_cast<int16_t>(lane & 0xffffu); }
+inline int32_t HighHalf(uint32_t lane) { return static_cast<int16_t>(lane >> 16); }
+inline uint32_t PairOf(int32_t low, int32_t high) {
+  return (static_cast<uint32_t>(low) & 0xffffu) | static_cast<uint32_t>(high) << 16;
+}
+inline int32_t SignedByte(uint32_t lane, int index) {
+  return static_cast<int8_t>(lane >> (8 * index) & 0xffu);
+}
+// Bytes 0 and 2 of each lane, and bytes 1 and 3, sign-extended.
+inline I16 EvenBytes(I16 a) {
+  return Each<I16>([&](int64_t i) { return PairOf(SignedByte(a.v[i], 0), SignedByte(a.v[i], 2)); });
+}
+inline I16 OddBytes(I16 a) {
+  return Each<I16>([&](int64_t i) { return PairOf(SignedByte(a.v[i], 1), SignedByte(a.v[i], 3)); });
+}
+// The pair p[0], p[1] in every lane.
+inline I16 SetPair(const int16_t* p) {
+  return Each<I16>([&](int64_t) { return PairOf(p[0], p[1]); });
+}
+// low·low + high·high of each lane.
+inline I16 DotPairs(I16 a, I16 b) {
+  return Each<I16>([&](int64_t i) {
+    return static_cast<uint32_t>(LowHalf(a.v[i]) * LowHalf(b.v[i]) +
+                                 HighHalf(a.v[i]) * HighHalf(b.v[i]));
+  });
+}
+// 16 numbers of 16 bits, the middle two of every four exchanged.
+inline void StoreQuads(int16_t* p, I16 a) {
+  for (int64_t i = 0; i < kLanes; i += 4) {
+    for (int64_t j = 0; j < 4; ++j) {
+      const int64_t from = j == 1 ? 2 : j == 2 ? 1 : j;
+      p[i + j] = static_cast<int16_t>(a.v[i + from]);
+    }
+  }
+}
+inline V16 ToFloat(I16 a) {
+  return Each([&](int64_t i) { return static_cast<float>(static_cast<int32_t>(a.v[i])); });
 }
 
 inline Codebook LoadCodebook(const float* table) { return {table}; }

@@ -27,6 +27,16 @@ struct LaneVector {
   LaneType type;
 };
 
+// Rows of x as LLM.int8() multiplies them; see Int8Input in lanes_int8.inl.
+struct Int8Rows {
+  int16_t* codes;      // [rows][stride]: four k at a time in the order k0 k2 k1 k3, zeros beyond K
+  uint16_t* outliers;  // [rows][stride / 16]: bit i of mask j stands for k = 16·j + i
+  float* stats;        // [rows]: the largest magnitude that is no outlier
+  int32_t* counts;     // [rows]: outliers
+  int64_t stride;      // Int8Stride(K)
+};
+constexpr int64_t Int8Stride(int64_t k) { return (k + kLanes - 1) / kLanes * kLanes; }
+
 // out[m, first_n + i] (+)= Σ_k x[m,k]·w + bias for the lanes of one super panel; see packing.h.
 struct MatMulTask {
   const float* x;
@@ -43,10 +53,15 @@ struct MatMulTask {
   int64_t panels;
   const void* codes;  // of this super panel
 
-  // NF4 only.
+  // 4 bits and INT8: of this super panel, or of the whole matrix when groups straddle rows.
+  const void* scales;
+
+  // INT8 only.
+  Int8Rows int8;
+
+  // 4 bits only.
   int64_t group_size;
   int32_t double_quant;
-  const void* scales;   // of this super panel, or of the whole matrix when groups straddle rows
   const float* nested;  // of the whole matrix
   float nested_offset;
   const float* map;       // [256]
@@ -84,10 +99,14 @@ constexpr int64_t StateFloats(int64_t head_dim) {
 struct IsaTable {
   const char* name;
 
-  // NF4 whose groups do not straddle rows; NF4 whose groups do; 16-bit weights of `type`.
-  void (*nf4)(const MatMulTask* task);
-  void (*nf4_straddling)(const MatMulTask* task);
+  // 4 bits whose groups do not straddle rows; 4 bits whose groups do; 16-bit weights of `type`;
+  // INT8.
+  void (*four_bit)(const MatMulTask* task);
+  void (*four_bit_straddling)(const MatMulTask* task);
   void (*half)(const MatMulTask* task, LaneType type);
+  void (*int8)(const MatMulTask* task);
+  // Row `row` of *rows from x: [k]. threshold 0: no finite value is an outlier.
+  void (*int8_input)(const float* x, int64_t k, float threshold, int64_t row, const Int8Rows* rows);
 
   // One row of n values each. `out` may be `x`.
   void (*rms_norm)(const float* x, LaneVector weight, int64_t n, float eps, float* out);

@@ -11,14 +11,24 @@ constexpr int64_t kLineValues = 8;  // k values of one line of codes
 constexpr int64_t kLineBytes = 64;  // 16 dwords of 8 codes
 constexpr int64_t kPrefetchBytes = 8192;
 
-// Adds bias and the old value, and stores the lanes that exist.
-inline void Finish(const MatMulTask& task, int64_t panel, int64_t row, V16 sum) {
+// Adds the old value, and stores the lanes that exist.
+inline void StoreOut(const MatMulTask& task, int64_t panel, int64_t row, V16 sum) {
   const int64_t n = task.first_n + panel * kLanes;
   const int64_t count = AtMostLanes(task.n - n);
   float* out = task.out + row * task.out_stride + n;
-  if (task.bias.data != nullptr) sum = Add(sum, LoadVector(task.bias, n, count));
   if (task.accumulate != 0) sum = Add(LoadN(out, count), sum);
   StoreN(out, sum, count);
+}
+
+inline V16 BiasOf(const MatMulTask& task, int64_t panel) {
+  const int64_t n = task.first_n + panel * kLanes;
+  return LoadVector(task.bias, n, AtMostLanes(task.n - n));
+}
+
+// Adds bias and the old value, and stores.
+inline void Finish(const MatMulTask& task, int64_t panel, int64_t row, V16 sum) {
+  if (task.bias.data != nullptr) sum = Add(sum, BiasOf(task, panel));
+  StoreOut(task, panel, row, sum);
 }
 
 // The scales of some neighbouring panels, group by group, un-nested on the way.
@@ -65,7 +75,7 @@ class PanelScales {
 // kPanels panels from first_panel, kRows rows of x from first_row.
 // Per group t = Σ x[k]·code, k ascending; then acc += t·scale, all fused.
 template <int kPanels, int kRows>
-void Nf4Block(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
+void FourBitBlock(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
   const Codebook codebook = LoadCodebook(task.codebook);
   const int64_t line_stride = task.panels * kLineBytes;
   const char* codes = static_cast<const char*>(task.codes) + first_panel * kLineBytes;
@@ -147,15 +157,21 @@ void HalfBlock(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
 }
 
 // How a product is cut into register blocks: panels × rows. Each kind of weight says what a block
-// does.
-struct Nf4Kind {
+// does and how large it is.
+struct FloatKind {
+  static constexpr int kMaxRows = nibble::kMaxRows;
+  static constexpr int PanelsOf(int rows) {
+    return rows == 1 ? kPanelsOfOne : rows <= 3 ? kPanelsOfFew : kPanelsOfMany;
+  }
+};
+struct FourBitKind : FloatKind {
   template <int kPanels, int kRows>
   static void Block(const MatMulTask& task, int64_t panel, int64_t row) {
-    Nf4Block<kPanels, kRows>(task, panel, row);
+    FourBitBlock<kPanels, kRows>(task, panel, row);
   }
 };
 template <LaneType kType>
-struct HalfKind {
+struct HalfKind : FloatKind {
   template <int kPanels, int kRows>
   static void Block(const MatMulTask& task, int64_t panel, int64_t row) {
     HalfBlock<kType, kPanels, kRows>(task, panel, row);
@@ -177,7 +193,7 @@ void Panels(const MatMulTask& task, int64_t panel, int64_t row) {
 // chain of additions, many rows do not.
 template <typename Kind, int kRows>
 void Rows(const MatMulTask& task, int64_t row, int64_t count) {
-  constexpr int kPanels = kRows == 1 ? kPanelsOfOne : kRows <= 3 ? kPanelsOfFew : kPanelsOfMany;
+  constexpr int kPanels = Kind::PanelsOf(kRows);
   if (count == kRows) return Panels<Kind, kPanels, kRows>(task, 0, row);
   if constexpr (kRows > 1) Rows<Kind, kRows - 1>(task, row, count);
 }
@@ -185,14 +201,14 @@ void Rows(const MatMulTask& task, int64_t row, int64_t count) {
 // The fewest blocks of at most kMaxRows rows, as even as they can be.
 template <typename Kind>
 void Product(const MatMulTask* task) {
-  const int64_t blocks = (task->rows + kMaxRows - 1) / kMaxRows;
+  const int64_t blocks = (task->rows + Kind::kMaxRows - 1) / Kind::kMaxRows;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t row = b * task->rows / blocks;
-    Rows<Kind, kMaxRows>(*task, row, (b + 1) * task->rows / blocks - row);
+    Rows<Kind, Kind::kMaxRows>(*task, row, (b + 1) * task->rows / blocks - row);
   }
 }
 
-void Nf4(const MatMulTask* task) { Product<Nf4Kind>(task); }
+void FourBit(const MatMulTask* task) { Product<FourBitKind>(task); }
 
 void Half(const MatMulTask* task, LaneType type) {
   type == kLaneF16 ? Product<HalfKind<kLaneF16>>(task) : Product<HalfKind<kLaneBF16>>(task);
@@ -277,7 +293,7 @@ void StraddlingBlock(const MatMulTask& task, int64_t panel, int64_t row, int64_t
   for (int64_t r = 0; r < count; ++r) Finish(task, panel, row + r, acc[r]);
 }
 
-void Nf4Straddling(const MatMulTask* task) {
+void FourBitStraddling(const MatMulTask* task) {
   for (int64_t panel = 0; panel < task->panels; ++panel) {
     for (int64_t row = 0; row < task->rows; row += kStraddlingRows) {
       const int64_t left = task->rows - row;

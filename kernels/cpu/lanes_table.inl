@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cpu/lanes_attention.inl"
+#include "kernels/cpu/lanes_int8.inl"
 #include "kernels/cpu/lanes_matmul.inl"
 #include "kernels/cpu/lanes_rows.inl"
 
@@ -12,9 +13,11 @@ namespace {
 constexpr IsaTable MakeIsaTable(const char* name) {
   IsaTable table = {};
   table.name = name;
-  table.nf4 = Nf4;
-  table.nf4_straddling = Nf4Straddling;
+  table.four_bit = FourBit;
+  table.four_bit_straddling = FourBitStraddling;
   table.half = Half;
+  table.int8 = Int8;
+  table.int8_input = Int8Input;
   table.rms_norm = RmsNorm;
   table.layer_norm = LayerNorm;
   table.silu_mul = SiluMul;

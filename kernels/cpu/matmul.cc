@@ -1,5 +1,6 @@
 // A unit of work is one super panel of one part for some rows of x. Units of a part are ordered
-// super panel first, so that a worker finds the codes of its last unit still in its cache.
+// super panel first, so that a worker finds the codes of its last unit still in its cache. INT8
+// parts share one pass before them, which turns x into 8-bit codes in scratch memory.
 #include "kernels/cpu/matmul.h"
 
 #include <algorithm>
@@ -23,9 +24,9 @@ void RunTask(const IsaTable& isa, const WeightSpec& spec, const MatMulTask& task
   switch (spec.format) {
     case WeightFormat::kNf4:
     case WeightFormat::kFp4:
-      return GroupsStraddleRows(spec) ? isa.nf4_straddling(&task) : isa.nf4(&task);
+      return GroupsStraddleRows(spec) ? isa.four_bit_straddling(&task) : isa.four_bit(&task);
     case WeightFormat::kInt8:
-      return;
+      return isa.int8(&task);
     case WeightFormat::kBf16:
       return isa.half(&task, kLaneBF16);
     case WeightFormat::kF16:
@@ -33,9 +34,49 @@ void RunTask(const IsaTable& isa, const WeightSpec& spec, const MatMulTask& task
   }
 }
 
+// Where the 8-bit rows of x lie in scratch memory: stats and counts, codes, outliers.
+struct Int8Place {
+  int64_t codes, outliers, bytes;
+};
+Int8Place PlaceInt8(int64_t rows, int64_t k) {
+  const int64_t stride = Int8Stride(k);
+  const int64_t codes = AlignScratch(rows * 8);
+  const int64_t outliers = codes + AlignScratch(rows * stride * 2);
+  return {codes, outliers, outliers + AlignScratch(rows * stride / 8)};
+}
+
+// The rows of x in 8 bits, if any part wants them.
+Int8Rows MakeInt8Rows(const CpuContext& context, const Activations& x,
+                      std::span<const MatMulPart> parts) {
+  constexpr int64_t kInputWork = 6;  // of one value
+  const auto is_int8 = [](const MatMulPart& part) {
+    return part.weight->spec.format == WeightFormat::kInt8;
+  };
+  const auto part = std::find_if(parts.begin(), parts.end(), is_int8);
+  if (part == parts.end()) return {};
+  const Int8Place place = PlaceInt8(x.rows, x.cols);
+  char* scratch = context.Scratch(place.bytes);
+  float* stats = reinterpret_cast<float*>(scratch);
+  const Int8Rows rows = {reinterpret_cast<int16_t*>(scratch + place.codes),
+                         reinterpret_cast<uint16_t*>(scratch + place.outliers), stats,
+                         reinterpret_cast<int32_t*>(stats + x.rows), Int8Stride(x.cols)};
+  const float threshold = part->weight->spec.outlier_threshold;
+  context.RunRows(x.rows, x.cols * kInputWork, [&](int64_t row) {
+    context.isa->int8_input(x.Row(row), x.cols, threshold, row, &rows);
+  });
+  return rows;
+}
+
+// The same from row `first` on.
+Int8Rows RowsFrom(const Int8Rows& rows, int64_t first) {
+  if (rows.codes == nullptr) return {};
+  return {rows.codes + first * rows.stride, rows.outliers + first * (rows.stride / kLanes),
+          rows.stats + first, rows.counts + first, rows.stride};
+}
+
 // Rows [first, end) of x times one super panel of one part.
-void RunUnit(const CpuContext& context, const Activations& x, const MatMulPart& part,
-             int64_t super_panel, int64_t first, int64_t end) {
+void RunUnit(const CpuContext& context, const Activations& x, const Int8Rows& int8,
+             const MatMulPart& part, int64_t super_panel, int64_t first, int64_t end) {
   MatMulTask task = {};
   DescribeSuperPanel(*part.weight, super_panel, &task);
   task.x = x.Row(first);
@@ -45,14 +86,15 @@ void RunUnit(const CpuContext& context, const Activations& x, const MatMulPart& 
   task.out_stride = part.out.stride;
   task.bias = {part.bias.data, LaneTypeOf(part.bias.dtype)};
   task.accumulate = part.accumulate ? 1 : 0;
-  task.map = DynamicMap().data();
-  if (IsFourBit(part.weight->spec.format)) {
-    task.codebook = CodebookOf(part.weight->spec.format).data();
-  }
+  task.int8 = RowsFrom(int8, first);
   RunTask(*context.isa, part.weight->spec, task);
 }
 
 }  // namespace
+
+int64_t MatMulScratchBytes(const BackendLimits& limits) {
+  return limits.int8 ? PlaceInt8(limits.max_rows, limits.max_k).bytes : 0;
+}
 
 void CpuMatMul(const CpuContext& context, const Activations& x, std::span<const MatMulPart> parts) {
   int64_t super_panels = 0, outputs = 0;
@@ -60,6 +102,7 @@ void CpuMatMul(const CpuContext& context, const Activations& x, std::span<const 
     super_panels += NumSuperPanels(part.weight->spec.n);
     outputs += part.weight->spec.n;
   }
+  const Int8Rows int8 = MakeInt8Rows(context, x, parts);
   const int64_t slices = RowSlices(x.rows, super_panels, context.pool->num_threads());
   context.Run(super_panels * slices, x.rows * outputs * x.cols, [&](int64_t unit, int) {
     int64_t super_panel = unit / slices;
@@ -67,7 +110,7 @@ void CpuMatMul(const CpuContext& context, const Activations& x, std::span<const 
     for (const MatMulPart& part : parts) {
       const int64_t of_part = NumSuperPanels(part.weight->spec.n);
       if (super_panel < of_part) {
-        return RunUnit(context, x, part, super_panel, slice * x.rows / slices,
+        return RunUnit(context, x, int8, part, super_panel, slice * x.rows / slices,
                        (slice + 1) * x.rows / slices);
       }
       super_panel -= of_part;

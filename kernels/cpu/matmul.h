@@ -8,6 +8,8 @@
 
 namespace nibble {
 
+int64_t MatMulScratchBytes(const BackendLimits& limits);
+
 void CpuMatMul(const CpuContext& context, const Activations& x, std::span<const MatMulPart> parts);
 
 }  // namespace nibble

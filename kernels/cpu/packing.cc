@@ -9,11 +9,16 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t kLineValues = 8;
 constexpr int64_t kLineBytes = 64;
-constexpr uint32_t kZeroLine = 0x77777777;  // eight times code 7, which stands for zero
+constexpr int64_t kCodebookSize = 16;
+constexpr int64_t kMapSize = 256;
 
-int64_t NumLines(int64_t k) { return CeilDiv(k, kLineValues); }
+// k values of a line: what a dword holds of one row.
+int64_t LineValues(WeightFormat format) { return format == WeightFormat::kInt8 ? 4 : 8; }
+int64_t NumLines(const WeightSpec& spec) { return CeilDiv(spec.k, LineValues(spec.format)); }
+
+// Eight times the code of zero.
+uint32_t ZeroLine(WeightFormat format) { return format == WeightFormat::kNf4 ? 0x77777777u : 0u; }
 
 // Where a panel lies: the first panel of its super panel, how many panels that has, and its place
 // among them.
@@ -34,31 +39,66 @@ uint32_t CodeAt(const uint8_t* codes, int64_t i) {
   return i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15u;
 }
 
-// The codes of flat elements [i, i + count), count <= 8, lowest nibble first, padded with zeros.
-uint32_t LineOf(const uint8_t* codes, int64_t i, int64_t count) {
-  if (count == kLineValues && i % 2 == 0) {
+// The dword that row `row` has in line 0; the row's next lines follow at distances of
+// place.panels · 16 dwords.
+int64_t FirstDword(const WeightSpec& spec, int64_t row, const PanelPlace& place) {
+  return (place.first_panel * NumLines(spec) + place.index) * kLanes + row % kLanes;
+}
+
+// The codes of flat elements [i, i + count), count <= 8, lowest nibble first, the rest from `zero`.
+uint32_t LineOf(const uint8_t* codes, int64_t i, int64_t count, uint32_t zero) {
+  if (count == 8 && i % 2 == 0) {
     uint32_t bytes;
     std::memcpy(&bytes, codes + i / 2, sizeof(bytes));
     return (bytes & 0x0f0f0f0fu) << 4 | (bytes >> 4 & 0x0f0f0f0fu);
   }
-  uint32_t line = kZeroLine;
+  uint32_t line = zero;
   for (int64_t j = 0; j < count; ++j) {
-    line ^= (CodeAt(codes, i + j) ^ 7u) << (4 * j);
+    line ^= (CodeAt(codes, i + j) ^ (zero & 15u)) << (4 * j);
   }
   return line;
 }
 
-void PackCodes(const FourBitMatrix& matrix, uint32_t* out) {
-  const int64_t lines = NumLines(matrix.k);
-  for (int64_t row = 0; row < NumPanels(matrix.n) * kLanes; ++row) {
-    const PanelPlace place = PlaceOf(matrix.n, row / kLanes);
-    uint32_t* lane = out + (place.first_panel * lines + place.index) * kLanes + row % kLanes;
+// The inverse of LineOf.
+void UnpackLine(uint32_t line, int64_t i, int64_t count, uint8_t* codes) {
+  if (count == 8 && i % 2 == 0) {
+    const uint32_t bytes = (line & 0x0f0f0f0fu) << 4 | (line >> 4 & 0x0f0f0f0fu);
+    std::memcpy(codes + i / 2, &bytes, sizeof(bytes));
+    return;
+  }
+  for (int64_t j = i; j < i + count; ++j, line >>= 4) {
+    uint8_t& byte = codes[j / 2];
+    const uint32_t code = line & 15u;
+    byte = static_cast<uint8_t>(j % 2 == 0 ? (byte & 0x0fu) | code << 4 : (byte & 0xf0u) | code);
+  }
+}
+
+// The dwords of all rows: dword_of(row, first k, how many of its k exist) for those below N, `zero`
+// beyond.
+template <typename F>
+void PackLines(const WeightSpec& spec, uint32_t zero, uint32_t* out, F dword_of) {
+  const int64_t lines = NumLines(spec), values = LineValues(spec.format);
+  for (int64_t row = 0; row < NumPanels(spec.n) * kLanes; ++row) {
+    const PanelPlace place = PlaceOf(spec.n, row / kLanes);
+    uint32_t* lane = out + FirstDword(spec, row, place);
     for (int64_t line = 0; line < lines; ++line) {
-      const int64_t k = line * kLineValues;
+      const int64_t k = line * values;
       lane[line * place.panels * kLanes] =
-          row < matrix.n
-              ? LineOf(matrix.codes.data(), row * matrix.k + k, std::min(kLineValues, matrix.k - k))
-              : kZeroLine;
+          row < spec.n ? dword_of(row, k, std::min(values, spec.k - k)) : zero;
+    }
+  }
+}
+
+// take(dword, row, first k, how many of its k exist) for all rows below N.
+template <typename F>
+void UnpackLines(const WeightSpec& spec, const uint32_t* packed, F take) {
+  const int64_t lines = NumLines(spec), values = LineValues(spec.format);
+  for (int64_t row = 0; row < spec.n; ++row) {
+    const PanelPlace place = PlaceOf(spec.n, row / kLanes);
+    const uint32_t* lane = packed + FirstDword(spec, row, place);
+    for (int64_t line = 0; line < lines; ++line) {
+      const int64_t k = line * values;
+      take(lane[line * place.panels * kLanes], row, k, std::min(values, spec.k - k));
     }
   }
 }
@@ -81,21 +121,89 @@ void PackScales(const WeightSpec& spec, const std::vector<T>& scales, T* out) {
   }
 }
 
-absl::Status CheckNf4(const FourBitMatrix& matrix, const WeightSpec& spec) {
+// The inverse of PackScales, into a vector that has its size.
+template <typename T>
+void UnpackScales(const WeightSpec& spec, const T* packed, std::vector<T>* scales) {
+  if (GroupsStraddleRows(spec)) {
+    std::copy_n(packed, scales->size(), scales->begin());
+    return;
+  }
+  const int64_t groups = spec.k / spec.group_size;
+  for (int64_t row = 0; row < spec.n; ++row) {
+    const PanelPlace place = PlaceOf(spec.n, row / kLanes);
+    const T* lane = packed + (place.first_panel * groups + place.index) * kLanes + row % kLanes;
+    for (int64_t g = 0; g < groups; ++g) {
+      (*scales)[static_cast<size_t>(row * groups + g)] = lane[g * place.panels * kLanes];
+    }
+  }
+}
+
+bool HasLength(size_t length, int64_t wanted) { return static_cast<int64_t>(length) == wanted; }
+
+bool HasLengths(const FourBitMatrix& matrix) {
+  const int64_t groups = matrix.NumGroups();
+  return HasLength(matrix.codes.size(), CeilDiv(matrix.NumValues(), 2)) &&
+         (matrix.double_quant
+              ? HasLength(matrix.absmax_codes.size(), groups) &&
+                    HasLength(matrix.nested_absmax.size(), CeilDiv(groups, kNestedGroup))
+              : HasLength(matrix.absmax.size(), groups));
+}
+
+absl::Status CheckFourBit(const FourBitMatrix& matrix, const WeightSpec& spec) {
   if (spec.format != matrix.format || matrix.n != spec.n || matrix.k != spec.k ||
       matrix.group_size != spec.group_size || matrix.double_quant != spec.double_quant) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("pack: got an NF4 matrix [", matrix.n, ",", matrix.k, "] with groups of ",
-                     matrix.group_size, matrix.double_quant ? ", double quantized" : "", "; want ",
-                     Name(spec.format), " [", spec.n, ",", spec.k, "] with groups of ",
-                     spec.group_size, spec.double_quant ? ", double quantized" : ""));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "pack: got ", Name(matrix.format), " [", matrix.n, ",", matrix.k, "] with groups of ",
+        matrix.group_size, matrix.double_quant ? ", double quantized" : "", "; want ",
+        Name(spec.format), " [", spec.n, ",", spec.k, "] with groups of ", spec.group_size,
+        spec.double_quant ? ", double quantized" : ""));
   }
-  if (!matrix.double_quant) return absl::OkStatus();
-  if (std::memcmp(matrix.nested_map.data(), DynamicMap().data(), sizeof(matrix.nested_map)) != 0) {
+  if (!HasLengths(matrix)) {
+    return absl::InvalidArgumentError(absl::StrCat("pack: got arrays of wrong lengths for ",
+                                                   Name(spec.format), " [", spec.n, ",", spec.k,
+                                                   "] with groups of ", spec.group_size));
+  }
+  if (NeedsOwnTables(matrix) && !spec.own_tables) {
     return absl::InvalidArgumentError(
-        "pack: the matrix has a nested map other than bitsandbytes' dynamic map");
+        absl::StrCat("pack: got a ", Name(spec.format),
+                     " matrix with a codebook or nested map of its own, want the format's: its "
+                     "weight has no room for tables"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckInt8(const Int8Matrix& matrix, const WeightSpec& spec) {
+  if (spec.format != WeightFormat::kInt8 || matrix.n != spec.n || matrix.k != spec.k ||
+      !HasLength(matrix.codes.size(), matrix.n * matrix.k) ||
+      !HasLength(matrix.absmax.size(), matrix.n)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "pack: got int8 [", matrix.n, ",", matrix.k, "] of ", matrix.codes.size(), " codes and ",
+        matrix.absmax.size(), " scales; want ", Name(spec.format), " [", spec.n, ",", spec.k, "]"));
+  }
+  if (spec.k > kMaxInt8Columns) {
+    return absl::InvalidArgumentError(absl::StrCat("pack: got int8 [", spec.n, ",", spec.k,
+                                                   "], want at most ", kMaxInt8Columns,
+                                                   " columns, whose sums fit 32 bits"));
+  }
+  return absl::OkStatus();
+}
+
+void PackTables(const FourBitMatrix& matrix, float* out) {
+  std::copy(matrix.codebook.begin(), matrix.codebook.end(), out);
+  if (!matrix.double_quant) return;
+  std::copy(matrix.nested_map.begin(), matrix.nested_map.end(), out + kCodebookSize);
+}
+
+PackedSize FourBitBytes(const WeightSpec& spec) {
+  const int64_t rows = NumPanels(spec.n) * kLanes;
+  const int64_t groups = CeilDiv(spec.n * spec.k, spec.group_size);
+  const int64_t stored = GroupsStraddleRows(spec) ? groups : rows * (spec.k / spec.group_size);
+  PackedSize size;
+  size.codes = rows * NumLines(spec) * 4;
+  size.scales = stored * (spec.double_quant ? 1 : 4);
+  if (spec.double_quant) size.nested = CeilDiv(groups, kNestedGroup) * 4 + 4;
+  if (spec.own_tables) size.tables = (kCodebookSize + (spec.double_quant ? kMapSize : 0)) * 4;
+  return size;
 }
 
 }  // namespace
@@ -109,32 +217,91 @@ int64_t PanelWidth(int64_t n) {
 }
 
 PackedSize PackedBytesOf(const WeightSpec& spec) {
+  if (IsFourBit(spec.format)) return FourBitBytes(spec);
   const int64_t rows = NumPanels(spec.n) * kLanes;
-  PackedSize size;
-  if (IsSixteenBit(spec.format)) {
-    size.codes = rows * spec.k * 2;
-    return size;
-  }
-  size.codes = rows * NumLines(spec.k) * kLineValues / 2;
-  const int64_t groups = CeilDiv(spec.n * spec.k, spec.group_size);
-  const int64_t stored = GroupsStraddleRows(spec) ? groups : rows * (spec.k / spec.group_size);
-  size.scales = stored * (spec.double_quant ? 1 : 4);
-  if (spec.double_quant) size.nested = CeilDiv(groups, kNestedGroup) * 4 + 4;
-  return size;
+  if (IsSixteenBit(spec.format)) return {.codes = rows * spec.k * 2};
+  return {.codes = rows * NumLines(spec) * 4, .scales = rows * 4};
 }
 
 absl::Status PackFourBitMatrix(const FourBitMatrix& matrix, Weight* weight) {
-  if (absl::Status status = CheckNf4(matrix, weight->spec); !status.ok()) return status;
-  PackCodes(matrix, static_cast<uint32_t*>(weight->codes));
+  const WeightSpec& spec = weight->spec;
+  if (absl::Status status = CheckFourBit(matrix, spec); !status.ok()) return status;
+  const uint32_t zero = ZeroLine(spec.format);
+  PackLines(spec, zero, static_cast<uint32_t*>(weight->codes),
+            [&](int64_t row, int64_t k, int64_t count) {
+              return LineOf(matrix.codes.data(), row * spec.k + k, count, zero);
+            });
+  if (spec.own_tables) PackTables(matrix, static_cast<float*>(weight->tables));
   if (!matrix.double_quant) {
-    PackScales(weight->spec, matrix.absmax, static_cast<float*>(weight->scales));
+    PackScales(spec, matrix.absmax, static_cast<float*>(weight->scales));
     return absl::OkStatus();
   }
-  PackScales(weight->spec, matrix.absmax_codes, static_cast<uint8_t*>(weight->scales));
+  PackScales(spec, matrix.absmax_codes, static_cast<uint8_t*>(weight->scales));
   float* nested = static_cast<float*>(weight->nested);
   std::copy(matrix.nested_absmax.begin(), matrix.nested_absmax.end(), nested);
   nested[matrix.nested_absmax.size()] = matrix.nested_offset;
   return absl::OkStatus();
+}
+
+FourBitMatrix UnpackFourBitMatrix(const Weight& weight) {
+  const WeightSpec& spec = weight.spec;
+  FourBitMatrix matrix;
+  matrix.format = spec.format;
+  matrix.n = spec.n;
+  matrix.k = spec.k;
+  matrix.group_size = spec.group_size;
+  matrix.double_quant = spec.double_quant;
+  const uint8_t zeros = static_cast<uint8_t>(ZeroLine(spec.format));
+  matrix.codes.resize(static_cast<size_t>(CeilDiv(matrix.NumValues(), 2)), zeros);
+  UnpackLines(spec, static_cast<const uint32_t*>(weight.codes),
+              [&](uint32_t line, int64_t row, int64_t k, int64_t count) {
+                UnpackLine(line, row * spec.k + k, count, matrix.codes.data());
+              });
+  const float* tables = static_cast<const float*>(weight.tables);
+  matrix.codebook = CodebookOf(spec.format);
+  if (spec.own_tables) std::copy_n(tables, kCodebookSize, matrix.codebook.begin());
+  const auto groups = static_cast<size_t>(matrix.NumGroups());
+  if (!spec.double_quant) {
+    matrix.absmax.resize(groups);
+    UnpackScales(spec, static_cast<const float*>(weight.scales), &matrix.absmax);
+    return matrix;
+  }
+  matrix.absmax_codes.resize(groups);
+  UnpackScales(spec, static_cast<const uint8_t*>(weight.scales), &matrix.absmax_codes);
+  const float* nested = static_cast<const float*>(weight.nested);
+  const int64_t num_nested = CeilDiv(matrix.NumGroups(), kNestedGroup);
+  matrix.nested_absmax.assign(nested, nested + num_nested);
+  matrix.nested_offset = nested[num_nested];
+  matrix.nested_map = DynamicMap();
+  if (spec.own_tables) std::copy_n(tables + kCodebookSize, kMapSize, matrix.nested_map.begin());
+  return matrix;
+}
+
+absl::Status PackInt8Matrix(const Int8Matrix& matrix, Weight* weight) {
+  const WeightSpec& spec = weight->spec;
+  if (absl::Status status = CheckInt8(matrix, spec); !status.ok()) return status;
+  PackLines(
+      spec, 0, static_cast<uint32_t*>(weight->codes), [&](int64_t row, int64_t k, int64_t count) {
+        uint32_t dword = 0;
+        std::memcpy(&dword, matrix.codes.data() + row * spec.k + k, static_cast<size_t>(count));
+        return dword;
+      });
+  float* scales = static_cast<float*>(weight->scales);
+  std::fill(std::copy(matrix.absmax.begin(), matrix.absmax.end(), scales),
+            scales + NumPanels(spec.n) * kLanes, 0.0f);
+  return absl::OkStatus();
+}
+
+Int8Matrix UnpackInt8Matrix(const Weight& weight) {
+  const WeightSpec& spec = weight.spec;
+  Int8Matrix matrix = MakeInt8Matrix(spec.n, spec.k);
+  UnpackLines(spec, static_cast<const uint32_t*>(weight.codes),
+              [&](uint32_t dword, int64_t row, int64_t k, int64_t count) {
+                std::memcpy(matrix.codes.data() + row * spec.k + k, &dword,
+                            static_cast<size_t>(count));
+              });
+  std::copy_n(static_cast<const float*>(weight.scales), spec.n, matrix.absmax.begin());
+  return matrix;
 }
 
 absl::Status Pack16Rows(int64_t first_row, int64_t count, const uint16_t* values, Weight* weight) {
@@ -181,13 +348,20 @@ void DescribeSuperPanel(const Weight& weight, int64_t super_panel, MatMulTask* t
     task->codes = codes + task->first_n * spec.k * 2;
     return;
   }
-  task->codes = codes + place.first_panel * NumLines(spec.k) * kLineBytes;
+  task->codes = codes + place.first_panel * NumLines(spec) * kLineBytes;
+  if (spec.format == WeightFormat::kInt8) {
+    task->scales = static_cast<const float*>(weight.scales) + task->first_n;
+    return;
+  }
+  const float* tables = static_cast<const float*>(weight.tables);
+  task->codebook = spec.own_tables ? tables : CodebookOf(spec.format).data();
   task->group_size = spec.group_size;
   task->double_quant = spec.double_quant ? 1 : 0;
   const int64_t scale_bytes = spec.double_quant ? 1 : 4;
   const int64_t skipped = GroupsStraddleRows(spec) ? 0 : task->first_n * (spec.k / spec.group_size);
   task->scales = static_cast<const char*>(weight.scales) + skipped * scale_bytes;
   if (!spec.double_quant) return;
+  task->map = spec.own_tables ? tables + kCodebookSize : DynamicMap().data();
   task->nested = static_cast<const float*>(weight.nested);
   const int64_t groups = CeilDiv(spec.n * spec.k, spec.group_size);
   task->nested_offset = task->nested[CeilDiv(groups, kNestedGroup)];

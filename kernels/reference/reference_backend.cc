@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/reference/attention.h"
+#include "kernels/reference/int8.h"
 #include "kernels/reference/sample.h"
 #include "kernels/reference/values.h"
 #include "kernels/reference/weights.h"
@@ -82,8 +83,8 @@ PackedSize ReferenceBackend::PackedBytes(const WeightSpec& spec) const {
   return reference::BytesOf(spec);
 }
 
-absl::Status ReferenceBackend::PackInt8(const Int8Matrix&, Weight*) {
-  return absl::UnimplementedError("INT8");
+absl::Status ReferenceBackend::PackInt8(const Int8Matrix& matrix, Weight* weight) {
+  return reference::Pack(matrix, weight);
 }
 
 absl::Status ReferenceBackend::PackFourBit(const FourBitMatrix& matrix, Weight* weight) {
@@ -105,6 +106,10 @@ void ReferenceBackend::CopyToHost(void* host, const void* device, int64_t bytes)
 
 void ReferenceBackend::DoMatMul(const Activations& x, std::span<const MatMulPart> parts) {
   for (const MatMulPart& part : parts) {
+    if (part.weight->spec.format == WeightFormat::kInt8) {
+      reference::MatMulInt8(x, part);
+      continue;
+    }
     const std::vector<float> weight = reference::Unpack(*part.weight);
     for (int64_t m = 0; m < x.rows; ++m) {
       for (int64_t n = 0; n < part.weight->spec.n; ++n) {

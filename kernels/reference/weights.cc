@@ -1,6 +1,7 @@
-// Copies a matrix as it stands into the caller's memory and back; checks nothing but the map.
+// Copies a matrix as it stands into the caller's memory and back.
 #include "kernels/reference/weights.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/half.h"
@@ -54,7 +55,15 @@ void CopyIn(const void* from, std::vector<T>* to) {
   std::memcpy(to->data(), from, to->size() * sizeof(T));
 }
 
-std::vector<float> UnpackNf4(const Weight& weight) {
+// Tables of the matrix's own, one after the other.
+template <typename F>
+void ForEachTable(FourBitMatrix& matrix, void* tables, F f) {
+  float* table = static_cast<float*>(tables);
+  f(matrix.codebook, table);
+  if (matrix.double_quant) f(matrix.nested_map, table + matrix.codebook.size());
+}
+
+std::vector<float> UnpackFourBit(const Weight& weight) {
   FourBitMatrix matrix = Shaped(weight.spec);
   CopyIn(weight.codes, &matrix.codes);
   if (matrix.double_quant) {
@@ -65,6 +74,11 @@ std::vector<float> UnpackNf4(const Weight& weight) {
   } else {
     CopyIn(weight.scales, &matrix.absmax);
   }
+  if (weight.spec.own_tables) {
+    ForEachTable(matrix, weight.tables, [](auto& own, const float* packed) {
+      std::copy_n(packed, own.size(), own.begin());
+    });
+  }
   std::vector<float> values(static_cast<size_t>(matrix.NumValues()));
   DequantizeFourBit(matrix, 0, values);
   return values;
@@ -74,20 +88,27 @@ std::vector<float> UnpackNf4(const Weight& weight) {
 
 PackedSize BytesOf(const WeightSpec& spec) {
   if (IsSixteenBit(spec.format)) return {.codes = spec.n * spec.k * 2};
+  if (spec.format == WeightFormat::kInt8) return {.codes = spec.n * spec.k, .scales = spec.n * 4};
   const int64_t groups = (spec.n * spec.k + spec.group_size - 1) / spec.group_size;
   PackedSize size;
   size.codes = (spec.n * spec.k + 1) / 2;
   size.scales = spec.double_quant ? groups : groups * 4;
   size.nested = spec.double_quant ? (groups + kNestedGroup - 1) / kNestedGroup * 4 + 4 : 0;
+  if (spec.own_tables) size.tables = 4 * (16 + (spec.double_quant ? 256 : 0));
   return size;
 }
 
 absl::Status Pack(const FourBitMatrix& matrix, Weight* weight) {
   if (!HasShapeOf(matrix, weight->spec)) {
-    return absl::InvalidArgumentError("an NF4 matrix of another shape or form than its weight");
+    return absl::InvalidArgumentError("a 4-bit matrix of another shape or form than its weight");
   }
-  if (matrix.double_quant && matrix.nested_map != DynamicMap()) {
-    return absl::InvalidArgumentError("NF4 scales nested with a map other than DynamicMap()");
+  if (NeedsOwnTables(matrix) && !weight->spec.own_tables) {
+    return absl::InvalidArgumentError("a matrix with tables of its own, its weight without");
+  }
+  if (weight->spec.own_tables) {
+    FourBitMatrix copy = matrix;
+    ForEachTable(copy, weight->tables,
+                 [](const auto& own, float* packed) { std::copy(own.begin(), own.end(), packed); });
   }
   CopyOut(matrix.codes, weight->codes);
   if (!matrix.double_quant) {
@@ -101,6 +122,26 @@ absl::Status Pack(const FourBitMatrix& matrix, Weight* weight) {
   return absl::OkStatus();
 }
 
+absl::Status Pack(const Int8Matrix& matrix, Weight* weight) {
+  const WeightSpec& spec = weight->spec;
+  const Int8Matrix wanted = MakeInt8Matrix(spec.n, spec.k);
+  if (spec.format != WeightFormat::kInt8 || matrix.n != spec.n || matrix.k != spec.k ||
+      matrix.codes.size() != wanted.codes.size() || matrix.absmax.size() != wanted.absmax.size() ||
+      spec.k > kMaxInt8Columns) {
+    return absl::InvalidArgumentError("an INT8 matrix of another shape than its weight");
+  }
+  CopyOut(matrix.codes, weight->codes);
+  CopyOut(matrix.absmax, weight->scales);
+  return absl::OkStatus();
+}
+
+Int8Matrix UnpackInt8(const Weight& weight) {
+  Int8Matrix matrix = MakeInt8Matrix(weight.spec.n, weight.spec.k);
+  CopyIn(weight.codes, &matrix.codes);
+  CopyIn(weight.scales, &matrix.absmax);
+  return matrix;
+}
+
 absl::Status PackRows(int64_t first_row, int64_t count, const uint16_t* values, Weight* weight) {
   const WeightSpec& spec = weight->spec;
   if (!IsSixteenBit(spec.format) || first_row < 0 || count < 0 || first_row > spec.n - count) {
@@ -112,7 +153,7 @@ absl::Status PackRows(int64_t first_row, int64_t count, const uint16_t* values, 
 }
 
 std::vector<float> Unpack(const Weight& weight) {
-  if (IsFourBit(weight.spec.format)) return UnpackNf4(weight);
+  if (IsFourBit(weight.spec.format)) return UnpackFourBit(weight);
   std::vector<float> values(static_cast<size_t>(weight.spec.n * weight.spec.k));
   const uint16_t* halves = RowOf(weight, 0);
   for (size_t i = 0; i < values.size(); ++i) values[i] = HalfToF32(DTypeOf(weight), halves[i]);

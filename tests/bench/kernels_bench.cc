@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -117,6 +118,7 @@ class Copies {
         codes_(std::move(*backend.Allocate(count_ * Padded(size_.codes)))),
         scales_(std::move(*backend.Allocate(count_ * Padded(size_.scales)))),
         nested_(std::move(*backend.Allocate(count_ * Padded(size_.nested)))),
+        tables_(std::move(*backend.Allocate(Padded(size_.tables)))),
         spec_(spec) {
     uint32_t random = 1;
     for (int64_t i = 0; i + 4 <= codes_.bytes(); i += 4) {
@@ -127,7 +129,8 @@ class Copies {
   Weight At(int64_t i) const {
     i %= count_;
     return {spec_, codes_.data() + i * Padded(size_.codes),
-            scales_.data() + i * Padded(size_.scales), nested_.data() + i * Padded(size_.nested)};
+            scales_.data() + i * Padded(size_.scales), nested_.data() + i * Padded(size_.nested),
+            tables_.data()};
   }
   int64_t count() const { return count_; }
   int64_t bytes() const { return size_.Total(); }
@@ -136,7 +139,7 @@ class Copies {
   static int64_t Padded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
   PackedSize size_;
   int64_t count_;
-  Buffer codes_, scales_, nested_;
+  Buffer codes_, scales_, nested_, tables_;
   WeightSpec spec_;
 };
 
@@ -158,12 +161,18 @@ void Report(const std::string& name, int64_t m, const WeightSpec& spec, int64_t 
       flops / machine.peak_flops);
 }
 
-void BenchMatMul(Backend& backend, const std::string& name, const WeightSpec& spec, int64_t m,
-                 int64_t copies_bytes, const Machine& machine) {
+bool IsWanted(const std::string& name) {
   const char* only = std::getenv("NIBBLE_BENCH_ONLY");
-  if (only != nullptr && (name + " M=" + std::to_string(m)).find(only) == std::string::npos) return;
+  return only == nullptr || name.find(only) != std::string::npos;
+}
+
+// The first `outliers` elements of each row of x are large ones.
+void BenchMatMul(Backend& backend, const std::string& name, const WeightSpec& spec, int64_t m,
+                 int64_t copies_bytes, const Machine& machine, int64_t outliers = 0) {
+  if (!IsWanted(name + " M=" + std::to_string(m))) return;
   const Copies copies(backend, spec, copies_bytes);
   std::vector<float> x(static_cast<size_t>(m * spec.k), 0.5f);
+  for (int64_t row = 0; row < m; ++row) std::fill_n(x.begin() + row * spec.k, outliers, 10.0f);
   std::vector<float> out(static_cast<size_t>(m * spec.n));
   const double flops = 2.0 * static_cast<double>(m * spec.n * spec.k);
   const int64_t products = static_cast<int64_t>(5e-4 * machine.peak_flops / flops) + 1;
@@ -205,6 +214,57 @@ void BenchShapes(Backend& backend, const Machine& machine) {
   }
 }
 
+// LLM.int8(), FP4 and tables of a matrix's own, beside the NF4 of the same shape above.
+void BenchOtherFormats(Backend& backend, const Machine& machine) {
+  constexpr int64_t kDram = int64_t{256} << 20;
+  const WeightSpec int8 = {.format = WeightFormat::kInt8, .n = 4096, .k = 4096};
+  const Buffer scratch =
+      std::move(*backend.Allocate(backend.ScratchBytes({.max_rows = 512, .max_k = 4096})));
+  backend.UseScratch(scratch.data(), scratch.bytes());
+  for (const int64_t m : {1, 2, 4, 8, 32, 512}) {
+    BenchMatMul(backend, "INT8 4096x4096", int8, m, m == 512 ? 0 : kDram, machine);
+  }
+  for (const int64_t m : {1, 8, 512}) {
+    BenchMatMul(backend, "INT8 4096x4096, 6 outliers", int8, m, m == 512 ? 0 : kDram, machine, 6);
+  }
+  const int64_t small[][2] = {{576, 576}, {1536, 576}, {576, 1536}};
+  for (const auto& [n, k] : small) {
+    for (const int64_t m : {1, 8, 32, 512}) {
+      BenchMatMul(backend, "INT8 " + std::to_string(n) + "x" + std::to_string(k),
+                  {.format = WeightFormat::kInt8, .n = n, .k = k}, m, 0, machine);
+    }
+  }
+  for (const bool own_tables : {false, true}) {
+    const WeightSpec fp4 = {WeightFormat::kFp4, 4096, 4096, 64, true, own_tables};
+    for (const int64_t m : {1, 8, 512}) {
+      BenchMatMul(backend, own_tables ? "FP4+DQ 4096x4096 own tables" : "FP4+DQ 4096x4096", fp4, m,
+                  m == 512 ? 0 : kDram, machine);
+    }
+  }
+  backend.UseScratch(nullptr, 0);
+}
+
+// fp32 rows into INT8, all threads.
+void BenchQuantizeInt8(Backend& backend, ThreadPool& pool, const Machine& machine) {
+  const std::string name = "quantize INT8 from fp32";
+  if (!IsWanted(name)) return;
+  constexpr int64_t kRows = 8192, kColumns = 4096, kRowsOfUnit = 32;
+  const Buffer memory = std::move(*backend.Allocate(kRows * kColumns * 4));
+  float* values = reinterpret_cast<float*>(memory.data());
+  for (int64_t i = 0; i < kRows * kColumns; ++i) values[i] = static_cast<float>(i % 1013 - 506);
+  Int8Matrix matrix = MakeInt8Matrix(kRows, kColumns);
+  const double seconds = Best([&] {
+    pool.Run(kRows / kRowsOfUnit, [&](int64_t unit, int) {
+      const int64_t row = unit * kRowsOfUnit;
+      const std::span<const float> rows(values + row * kColumns, kRowsOfUnit * kColumns);
+      if (!QuantizeInt8(row, rows, &matrix).ok()) std::abort();
+    });
+  });
+  const double bytes = static_cast<double>(kRows * kColumns) * 4 / seconds;
+  std::printf("%-28s %.1f GB/s read (%.2f of read)\n", name.c_str(), bytes / 1e9,
+              bytes / machine.read_bytes);
+}
+
 int Main(int argc, char** argv) {
   if (argc > 1) repetitions = std::max(1, std::atoi(argv[1]));
   BackendOptions options;
@@ -224,6 +284,8 @@ int Main(int argc, char** argv) {
               (*backend)->isa().c_str(), (*backend)->num_threads(), machine.read_bytes / 1e9,
               machine.peak_flops / 1e9);
   BenchShapes(**backend, machine);
+  BenchOtherFormats(**backend, machine);
+  BenchQuantizeInt8(**backend, pool, machine);
   return 0;
 }
 

@@ -134,12 +134,21 @@ class PackedMatrix {
     codes_ = std::move(*backend.Allocate(size.codes));
     scales_ = std::move(*backend.Allocate(size.scales));
     nested_ = std::move(*backend.Allocate(size.nested));
-    weight_ = {spec, codes_.data(), scales_.data(), nested_.data()};
+    tables_ = std::move(*backend.Allocate(size.tables));
+    weight_ = {spec, codes_.data(), scales_.data(), nested_.data(), tables_.data()};
   }
   PackedMatrix(Backend& backend, const FourBitMatrix& matrix)
       : PackedMatrix(backend, WeightSpec{matrix.format, matrix.n, matrix.k, matrix.group_size,
-                                         matrix.double_quant}) {
+                                         matrix.double_quant, NeedsOwnTables(matrix)}) {
     const absl::Status status = backend.PackFourBit(matrix, &weight_);
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  PackedMatrix(Backend& backend, const Int8Matrix& matrix, float outlier_threshold)
+      : PackedMatrix(backend, {.format = WeightFormat::kInt8,
+                               .n = matrix.n,
+                               .k = matrix.k,
+                               .outlier_threshold = outlier_threshold}) {
+    const absl::Status status = backend.PackInt8(matrix, &weight_);
     EXPECT_TRUE(status.ok()) << status;
   }
   PackedMatrix(Backend& backend, WeightFormat format, int64_t n, int64_t k,
@@ -151,7 +160,7 @@ class PackedMatrix {
   const Weight& weight() const { return weight_; }
 
  private:
-  Buffer codes_, scales_, nested_;
+  Buffer codes_, scales_, nested_, tables_;
   Weight weight_;
 };
 

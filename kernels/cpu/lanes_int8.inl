@@ -1,0 +1,157 @@
+// Products with INT8 weights as LLM.int8() defines them (kernels/backend.h): rows of x become 8-bit
+// codes once a call, integer sums are exact in any order, and what is no integer has one order.
+#pragma once
+
+#include "kernels/cpu/lanes_matmul.inl"
+
+namespace nibble {
+namespace {
+
+constexpr int64_t kQuad = 4;  // k values of one line of INT8 codes
+
+inline V16 Magnitude(V16 a) { return FromBits(AndI(Bits(a), SetI(INT32_MAX))); }
+
+// x rounded to fp16, or x itself where fp16 has no finite value for it.
+inline V16 RoundedInput(V16 x) {
+  const V16 half = RoundToF16(x);
+  return Choose(Less(Magnitude(half), Set1(kInfinity)), half, x);
+}
+
+// Outliers are what is not below the limit: a NaN always is one.
+void Int8Input(const float* x, int64_t k, float threshold, int64_t row, const Int8Rows* rows) {
+  const V16 limit = Set1(threshold > 0 ? threshold : kInfinity);
+  uint16_t* outliers = rows->outliers + row * (rows->stride / kLanes);
+  V16 largest = Zero();
+  uint32_t count = 0;
+  for (int64_t i = 0; i < k; i += kLanes) {
+    const V16 magnitude = Magnitude(RoundedInput(LoadN(x + i, AtMostLanes(k - i))));
+    const M16 inside = Less(magnitude, limit);
+    const uint32_t outside = MaskBits(inside) ^ 0xffffu;
+    outliers[i / kLanes] = static_cast<uint16_t>(outside);
+    for (uint32_t rest = outside; rest != 0; rest &= rest - 1) ++count;
+    largest = Max(Choose(inside, magnitude, Zero()), largest);
+  }
+  const float stat = MaxLanes(largest);
+  const V16 factor = Set1(stat > 0 ? 127.0f / stat : 0.0f);
+  int16_t* codes = rows->codes + row * rows->stride;
+  for (int64_t i = 0; i < k; i += kLanes) {
+    const V16 a = RoundedInput(LoadN(x + i, AtMostLanes(k - i)));
+    const V16 kept = Choose(Less(Magnitude(a), limit), a, Zero());
+    const V16 shifted = Add(Mul(kept, factor), Set1(kRounder));
+    StoreQuads(codes + i, SubI(Bits(shifted), Bits(Set1(kRounder))));
+  }
+  rows->stats[row] = stat;
+  rows->counts[row] = static_cast<int32_t>(count);
+}
+
+// Byte `index` of each lane, as a signed number.
+inline I16 ByteOf(I16 line, int64_t index) {
+  switch (index) {
+    case 0:
+      return ShiftRightSigned<24>(ShiftLeft<24>(line));
+    case 1:
+      return ShiftRightSigned<24>(ShiftLeft<16>(line));
+    case 2:
+      return ShiftRightSigned<24>(ShiftLeft<8>(line));
+    default:
+      return ShiftRightSigned<24>(line);
+  }
+}
+
+// out += a·((code·absmax)·(1/127)) for each outlier a of the row, k ascending, the last step fused.
+template <int kPanels>
+void AddOutliers(const MatMulTask& task, int64_t first_panel, int64_t row, V16 (&out)[kPanels]) {
+  const float* x = task.x + row * task.x_stride;
+  const uint16_t* outliers = task.int8.outliers + row * (task.int8.stride / kLanes);
+  const float* absmax = static_cast<const float*>(task.scales) + first_panel * kLanes;
+  const char* codes = static_cast<const char*>(task.codes) + first_panel * kLineBytes;
+  for (int64_t i = 0; i < task.k; i += kLanes) {
+    uint32_t rest = outliers[i / kLanes];
+    if (rest == 0) continue;
+    float a[kLanes];
+    Store(a, RoundedInput(LoadN(x + i, AtMostLanes(task.k - i))));
+    for (; rest != 0; rest &= rest - 1) {
+      const int64_t k = i + __builtin_ctz(rest);
+      const char* line = codes + k / kQuad * task.panels * kLineBytes;
+      const V16 ak = Set1(a[k - i]);
+      for (int p = 0; p < kPanels; ++p) {
+        const V16 code = ToFloat(ByteOf(LoadI(line + p * kLineBytes), k % kQuad));
+        const V16 scaled = Mul(code, Load(absmax + p * kLanes));
+        out[p] = Fma(Mul(scaled, Set1(1.0f / 127)), ak, out[p]);
+      }
+    }
+  }
+}
+
+// out = (Σ·stat)·absmax · (1/127²) + bias, the last two steps fused; then outliers and the old
+// value.
+template <int kPanels>
+inline void FinishInt8(const MatMulTask& task, int64_t first_panel, int64_t row,
+                       const V16 (&sums)[kPanels]) {
+  const float* absmax = static_cast<const float*>(task.scales) + first_panel * kLanes;
+  const V16 stat = Set1(task.int8.stats[row]);
+  V16 out[kPanels];
+  for (int p = 0; p < kPanels; ++p) {
+    const V16 bias = task.bias.data != nullptr ? BiasOf(task, first_panel + p) : Zero();
+    const V16 scaled = Mul(Mul(sums[p], stat), Load(absmax + p * kLanes));
+    out[p] = Fma(scaled, Set1(1.0f / (127 * 127)), bias);
+  }
+  if (task.int8.counts[row] != 0) AddOutliers<kPanels>(task, first_panel, row, out);
+  for (int p = 0; p < kPanels; ++p) StoreOut(task, first_panel + p, row, out[p]);
+}
+
+// kPanels panels from first_panel, kRows rows of x from first_row. A line's bytes become 16-bit
+// pairs (k0, k2) and (k1, k3), and meet the same pairs of x.
+template <int kPanels, int kRows>
+void Int8Block(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
+  const int64_t line_stride = task.panels * kLineBytes;
+  const int64_t x_stride = task.int8.stride;
+  const char* codes = static_cast<const char*>(task.codes) + first_panel * kLineBytes;
+  const int16_t* x = task.int8.codes + first_row * x_stride;
+  I16 sums[kPanels][kRows];
+  for (auto& panel : sums) {
+    for (I16& sum : panel) sum = SetI(0);
+  }
+  for (int64_t k = 0; k < task.k; k += kQuad) {
+    I16 even[kPanels], odd[kPanels];
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p) {
+      const I16 line = LoadI(codes + p * kLineBytes);
+      Prefetch(codes + p * kLineBytes + kPrefetchBytes);
+      even[p] = EvenBytes(line);
+      odd[p] = OddBytes(line);
+    }
+    codes += line_stride;
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const I16 x02 = SetPair(x + r * x_stride);
+      const I16 x13 = SetPair(x + r * x_stride + 2);
+#pragma GCC unroll 8
+      for (int p = 0; p < kPanels; ++p) {
+        sums[p][r] = AddI(sums[p][r], AddI(DotPairs(even[p], x02), DotPairs(odd[p], x13)));
+      }
+    }
+    x += kQuad;
+  }
+  for (int r = 0; r < kRows; ++r) {
+    V16 row[kPanels];
+    for (int p = 0; p < kPanels; ++p) row[p] = ToFloat(sums[p][r]);
+    FinishInt8<kPanels>(task, first_panel, first_row + r, row);
+  }
+}
+
+struct Int8Kind {
+  static constexpr int kMaxRows = kInt8MaxRows;
+  static constexpr int PanelsOf(int rows) {
+    return rows == 1 ? kInt8PanelsOfOne : rows <= 3 ? kInt8PanelsOfFew : kInt8PanelsOfMany;
+  }
+  template <int kPanels, int kRows>
+  static void Block(const MatMulTask& task, int64_t panel, int64_t row) {
+    Int8Block<kPanels, kRows>(task, panel, row);
+  }
+};
+
+void Int8(const MatMulTask* task) { Product<Int8Kind>(task); }
+
+}  // namespace
+}  // namespace nibble
