@@ -36,6 +36,11 @@ absl::Status InconsistentModel(std::string_view file, std::string_view what) {
   return FileError(absl::StatusCode::kFailedPrecondition, "INCONSISTENT_MODEL", file, what);
 }
 
+absl::Status NonFiniteWeight(std::string_view file, std::string_view what) {
+  return FileError(absl::StatusCode::kInvalidArgument, "WEIGHT_NOT_FINITE", file,
+                   absl::StrCat(Str(what), "; a weight must be finite"));
+}
+
 absl::Status SystemError(std::string_view file, int error_number) {
   const std::string what = std::system_category().message(error_number);
   if (error_number == ENOENT || error_number == ENOTDIR) {

@@ -20,6 +20,8 @@ absl::Status NotAModel(std::string_view file, std::string_view what);
 // FAILED_PRECONDITION: two files, or two parts of one, contradict each other; `what` has both
 // sides.
 absl::Status InconsistentModel(std::string_view file, std::string_view what);
+// INVALID_ARGUMENT: a weight, or what it is computed from, is NaN or infinite; `what` says where.
+absl::Status NonFiniteWeight(std::string_view file, std::string_view what);
 // For a failed system call: NOT_FOUND, FAILED_PRECONDITION (not allowed), else INTERNAL.
 absl::Status SystemError(std::string_view file, int error_number);
 

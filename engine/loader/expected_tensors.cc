@@ -16,7 +16,7 @@ using Expected = std::vector<ExpectedTensor>;
 
 // A matrix [n, k] and perhaps its bias [n].
 void AddLinear(Expected& out, const std::string& prefix, int64_t n, int64_t k, bool bias) {
-  out.push_back({prefix + ".weight", {n, k}});
+  out.push_back({prefix + ".weight", {n, k}, true});
   if (bias) out.push_back({prefix + ".bias", {n}});
 }
 
@@ -46,7 +46,7 @@ Expected LlamaTensors(const ModelConfig& config) {
     AddLlamaLayer(out, absl::StrCat("model.layers.", i, "."), config);
   }
   out.push_back({"model.norm.weight", {config.hidden}});
-  if (!config.tied_head) out.push_back({"lm_head.weight", {config.vocab, config.hidden}});
+  if (!config.tied_head) out.push_back({"lm_head.weight", {config.vocab, config.hidden}, true});
   return out;
 }
 
@@ -86,6 +86,13 @@ absl::Status CheckOne(const Checkpoint& checkpoint, const ExpectedTensor& expect
                  absl::StrCat(BaseName(checkpoint.path()), ": tensor ", Quoted(expected.name),
                               " is missing, ", checkpoint.config_source(), " wants it with shape ",
                               ShapeText(expected.shape)));
+  }
+  if (IsBitsAndBytes(tensor->type) && !expected.multiplied) {
+    return UnsupportedModel(
+        tensor->file,
+        absl::StrCat("tensor ", Quoted(tensor->name), " has type ", Name(tensor->type),
+                     "; only matrices of linear layers may be quantized, this one has F32, F16 or "
+                     "BF16"));
   }
   if (tensor->shape != expected.shape) {
     return Error(absl::StatusCode::kFailedPrecondition, "SHAPE_MISMATCH",

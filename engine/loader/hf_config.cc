@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/loader/config_rules.h"
 #include "engine/loader/errors.h"
+#include "engine/loader/hf_quantization.h"
 #include "engine/loader/hf_rope.h"
 #include "engine/status.h"
 
@@ -61,15 +62,6 @@ void ReadArchitecture(Fields& fields, ModelConfig& config) {
   Unsupported(fields, absl::StrCat("architecture ", Quoted(config.architecture_name),
                                    " is not supported; supported: LlamaForCausalLM, BertModel, "
                                    "BertForMaskedLM, BertForPreTraining"));
-}
-
-void RefuseQuantized(Fields& fields) {
-  const Value* quantization = fields.ObjectOrNull("quantization_config");
-  if (quantization == nullptr) return;
-  Fields inner("config.json: quantization_config", *quantization);
-  const std::string method = inner.TextOr("quant_method", "unnamed");
-  Unsupported(fields, absl::StrCat("weights quantized by ", Quoted(method),
-                                   " are not supported; supported: F32, F16, BF16"));
 }
 
 void ReadShape(Fields& fields, ModelConfig& config) {
@@ -164,7 +156,7 @@ absl::StatusOr<ModelConfig> ParseHfConfig(const Value& config) {
   Fields fields(kFile, config);
   ModelConfig out;
   ReadArchitecture(fields, out);
-  RefuseQuantized(fields);
+  out.quantization = ReadQuantizationConfig(fields);
   if (!fields.status().ok()) return fields.status();
   ReadShape(fields, out);
   out.architecture == Architecture::kLlama ? ReadLlama(fields, out) : ReadBert(fields, out);

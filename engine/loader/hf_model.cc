@@ -10,6 +10,7 @@
 #include "engine/loader/config_rules.h"
 #include "engine/loader/errors.h"
 #include "engine/loader/hf_config.h"
+#include "engine/loader/hf_quantization.h"
 #include "engine/loader/hf_tokenizer_files.h"
 #include "engine/loader/hf_weights.h"
 #include "engine/loader/json.h"
@@ -87,10 +88,10 @@ absl::Status AddTokenizer(HfTokenizerFiles files, CheckpointParts& parts) {
   return absl::OkStatus();
 }
 
-// The type of the file's matrices, told by the first one: they are all alike in practice.
+// The type of the file's matrices, told by the first plain one: they are all alike in practice.
 DType MatrixType(const std::vector<TensorRef>& tensors) {
   for (const TensorRef& tensor : tensors) {
-    if (tensor.shape.size() != 2) continue;
+    if (tensor.shape.size() != 2 || IsBitsAndBytes(tensor.type)) continue;
     if (tensor.type == TensorType::kF16) return DType::kF16;
     if (tensor.type == TensorType::kBF16) return DType::kBF16;
     return DType::kF32;
@@ -119,7 +120,8 @@ absl::StatusOr<CheckpointParts> ReadHuggingFaceModel(const std::string& director
   parts.config_source = kConfig;
   parts.tensors = std::move(weights->tensors);
   parts.files = std::move(weights->files);
-  absl::Status added = AddEmbedding(*std::move(modules), *tokenizer, parts.config);
+  absl::Status added = ReconcileQuantization(parts.tensors, &parts.config);
+  if (added.ok()) added = AddEmbedding(*std::move(modules), *tokenizer, parts.config);
   if (added.ok()) added = AddTokenizer(*std::move(tokenizer), parts);
   if (!added.ok()) return added;
   return parts;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/loader/bitsandbytes.h"
 #include "engine/loader/errors.h"
 #include "engine/loader/json.h"
 #include "engine/loader/safetensors.h"
@@ -42,8 +43,28 @@ std::string BertName(std::string_view name) {
   return Str(name);
 }
 
-absl::StatusOr<TensorRef> MakeTensor(const std::string& file, std::string name,
-                                     SafetensorsEntry entry) {
+// A dtype that holds no plain values. In a model of bitsandbytes' the companions are missing.
+absl::Status RefuseDtype(const ModelConfig& config, const StoredTensor& stored) {
+  const SafetensorsEntry& entry = stored.entry;
+  const std::string what = absl::StrCat("tensor ", Quoted(entry.name), " has dtype ", entry.dtype);
+  const bool codes = entry.dtype == "U8" || entry.dtype == "I8";
+  if (config.quantization.has_value() && codes) {
+    return CorruptFile(stored.file,
+                       absl::StrCat(what, " but no ", entry.dtype == "U8" ? "quant_state" : "SCB",
+                                    " beside it, which bitsandbytes' matrices have"));
+  }
+  return UnsupportedModel(
+      stored.file, absl::StrCat(what,
+                                entry.dtype == "U8"   ? " and no quant_state"
+                                : entry.dtype == "I8" ? " and no SCB"
+                                                      : "",
+                                "; supported: F32, F16, BF16, and bitsandbytes' 4-bit and 8-bit "
+                                "matrices"));
+}
+
+absl::StatusOr<TensorRef> MakeTensor(const ModelConfig& config, std::string name,
+                                     const StoredTensor& stored) {
+  const SafetensorsEntry& entry = stored.entry;
   TensorRef tensor;
   if (entry.dtype == "F32") {
     tensor.type = TensorType::kF32;
@@ -52,24 +73,24 @@ absl::StatusOr<TensorRef> MakeTensor(const std::string& file, std::string name,
   } else if (entry.dtype == "BF16") {
     tensor.type = TensorType::kBF16;
   } else {
-    return UnsupportedModel(file, absl::StrCat("tensor ", Quoted(entry.name), " has dtype ",
-                                               entry.dtype, "; supported: F32, F16, BF16"));
+    return RefuseDtype(config, stored);
   }
   tensor.name = std::move(name);
-  tensor.shape = std::move(entry.shape);
+  tensor.shape = entry.shape;
   tensor.data = entry.data.data();
   tensor.bytes = static_cast<int64_t>(entry.data.size());
-  tensor.file = file;
+  tensor.file = stored.file;
   return tensor;
 }
 
 // Which tensors to take from which file; all of them where the set is empty.
 using FileTensors = std::map<std::string, std::set<std::string, std::less<>>>;
 
-// Adds a file's tensors to `out`. Every one of `wanted` must be there.
+// Adds a file's tensors to `tensors` and the file to `files`. Every one of `wanted` must be there.
 absl::Status ReadFile(const std::string& directory, const std::string& file,
-                      const std::set<std::string, std::less<>>& wanted, const ModelConfig& config,
-                      HfWeights& out) {
+                      const std::set<std::string, std::less<>>& wanted,
+                      std::vector<StoredTensor>& tensors,
+                      std::vector<std::unique_ptr<MappedFile>>& files) {
   absl::StatusOr<std::unique_ptr<MappedFile>> mapped = MappedFile::Open(PathIn(directory, file));
   if (!mapped.ok()) return mapped.status();
   absl::StatusOr<std::vector<SafetensorsEntry>> entries =
@@ -79,18 +100,69 @@ absl::Status ReadFile(const std::string& directory, const std::string& file,
   for (SafetensorsEntry& entry : *entries) {
     if (!wanted.empty() && !wanted.contains(entry.name)) continue;
     ++found;
-    std::optional<std::string> name = CanonicalName(config, entry.name);
-    if (!name.has_value()) continue;
-    absl::StatusOr<TensorRef> tensor = MakeTensor(file, *std::move(name), std::move(entry));
-    if (!tensor.ok()) return tensor.status();
-    out.tensors.push_back(*std::move(tensor));
+    tensors.push_back({file, std::move(entry)});
   }
   if (found < wanted.size()) {
     return CorruptFile(file, absl::StrCat("has ", found, " of the ", wanted.size(),
                                           " tensors that ", kIndex, " says it has"));
   }
-  out.files.push_back(*std::move(mapped));
+  files.push_back(*std::move(mapped));
   return absl::OkStatus();
+}
+
+// Quantized matrices, by the names they have in the files, and what is stored beside each.
+using Quantized = std::map<std::string, Companions, std::less<>>;
+
+// A key that bitsandbytes does not know is a companion only beside others that it does.
+Quantized FindCompanions(const std::vector<StoredTensor>& tensors) {
+  Quantized found;
+  for (const bool known : {true, false}) {
+    for (const StoredTensor& tensor : tensors) {
+      const std::optional<CompanionName> name = SplitCompanionName(tensor.entry.name);
+      if (!name.has_value() || name->known != known) continue;
+      if (!known && !found.contains(name->matrix)) continue;
+      found[name->matrix].emplace(name->key, &tensor);
+    }
+  }
+  return found;
+}
+
+// Names of the tensors that are companions; each has its matrix.
+absl::StatusOr<std::set<const StoredTensor*>> CheckCompanions(
+    const std::vector<StoredTensor>& tensors, const Quantized& quantized) {
+  std::set<std::string_view> names;
+  for (const StoredTensor& tensor : tensors) names.insert(tensor.entry.name);
+  std::set<const StoredTensor*> companions;
+  for (const auto& [matrix, parts] : quantized) {
+    for (const auto& [key, tensor] : parts) companions.insert(tensor);
+    if (names.contains(matrix)) continue;
+    const StoredTensor& orphan = *parts.begin()->second;
+    return CorruptFile(orphan.file, absl::StrCat("tensor ", Quoted(orphan.entry.name),
+                                                 " is there without ", Quoted(matrix)));
+  }
+  return companions;
+}
+
+// Every tensor that the architecture computes with, a quantized matrix and its companions as one.
+absl::StatusOr<std::vector<TensorRef>> MakeTensors(const ModelConfig& config,
+                                                   const std::vector<StoredTensor>& stored) {
+  const Quantized quantized = FindCompanions(stored);
+  const absl::StatusOr<std::set<const StoredTensor*>> companions =
+      CheckCompanions(stored, quantized);
+  if (!companions.ok()) return companions.status();
+  std::vector<TensorRef> tensors;
+  for (const StoredTensor& one : stored) {
+    if (companions->contains(&one)) continue;
+    std::optional<std::string> name = CanonicalName(config, one.entry.name);
+    if (!name.has_value()) continue;
+    const auto parts = quantized.find(one.entry.name);
+    absl::StatusOr<TensorRef> tensor =
+        parts == quantized.end() ? MakeTensor(config, *std::move(name), one)
+                                 : ReadQuantizedMatrix(*std::move(name), one, parts->second);
+    if (!tensor.ok()) return tensor.status();
+    tensors.push_back(*std::move(tensor));
+  }
+  return tensors;
 }
 
 // A file's name alone: nothing that could lead out of the directory.
@@ -167,10 +239,14 @@ absl::StatusOr<HfWeights> ReadHfWeights(const std::string& directory, const Mode
     return RefuseOtherWeights(directory);
   }
   HfWeights out;
+  std::vector<StoredTensor> stored;
   for (const auto& [file, wanted] : files) {
-    absl::Status read = ReadFile(directory, file, wanted, config, out);
+    absl::Status read = ReadFile(directory, file, wanted, stored, out.files);
     if (!read.ok()) return read;
   }
+  absl::StatusOr<std::vector<TensorRef>> tensors = MakeTensors(config, stored);
+  if (!tensors.ok()) return tensors.status();
+  out.tensors = *std::move(tensors);
   return out;
 }
 

@@ -1,7 +1,7 @@
 // The safetensors files of a Hugging Face directory, one or sharded, as tensors under canonical
 // names: with the prefix "model." for Llama, without "bert." for BERT, LayerNorm.{weight,bias}.
-// Tensors that the architecture does not compute with (pooler, position_ids, a tied head) are left
-// out.
+// A matrix of bitsandbytes' is one tensor, whatever files its parts lie in. Tensors that the
+// architecture does not compute with (pooler, position_ids, a tied head) are left out.
 #pragma once
 
 #include <memory>

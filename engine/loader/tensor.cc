@@ -1,5 +1,6 @@
 // Tensor types, shapes and the reading of rows: the part of checkpoint.h that touches values.
 #include "engine/check.h"
+#include "engine/loader/bitsandbytes_values.h"
 #include "engine/loader/checkpoint.h"
 #include "engine/loader/dequantize.h"
 
@@ -48,6 +49,7 @@ void ReadRows(const TensorRef& tensor, int64_t first, int64_t count, std::span<f
   Check(first >= 0 && count >= 0 && first <= tensor.rows() - count, "ReadRows: rows in range");
   Check(static_cast<int64_t>(out.size()) == count * cols, "ReadRows: out has room for the rows");
   if (out.empty()) return;
+  if (IsBitsAndBytes(tensor.type)) return DequantizeRows(tensor, first, out);
   const int64_t row_bytes = cols / BlockValues(tensor.type) * BlockBytes(tensor.type);
   if (tensor.permuted_head_rows == 0) {
     return Dequantize(tensor.type, tensor.data + first * row_bytes, count * cols, out.data());

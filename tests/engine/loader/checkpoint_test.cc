@@ -13,6 +13,7 @@
 
 #include "engine/loader/safetensors.h"
 #include "engine/status.h"
+#include "tests/engine/loader/bitsandbytes_parts.h"
 #include "tests/engine/loader/tiny_models.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -316,6 +317,69 @@ TEST(Checkpoint, AnswersEveryBrokenByteOfTheConfig) {
   WriteTinyLlama(dir);
   const std::string content = testing::kTinyLlamaConfig;
   ExpectHonestAnswers(dir, ".", "config.json", content, content.size());
+}
+
+// What a checkpoint is, but for its numbers.
+std::string Describe(const Checkpoint& checkpoint) {
+  std::ostringstream out;
+  const ModelConfig& config = checkpoint.config();
+  out << config.hidden << " " << config.quantization.has_value() << "\n";
+  for (const TensorRef& tensor : checkpoint.tensors()) {
+    out << tensor.name << " " << Name(tensor.type) << " " << tensor.bytes;
+    for (const int64_t dimension : tensor.shape) out << " " << dimension;
+    if (tensor.quantized != nullptr) {
+      out << " " << tensor.quantized->group_size << " " << tensor.quantized->double_quant;
+    }
+    out << "\n";
+  }
+  return out.str();
+}
+
+// Opens a directory whose only weights are `content` as its model.safetensors.
+std::string DescribeOrRefuse(const TempDir& dir, const std::string& content) {
+  Rewrite(dir, "model.safetensors", content);
+  const auto checkpoint = Checkpoint::Open(dir.path());
+  EXPECT_TRUE(IsHonest(checkpoint.status())) << checkpoint.status();
+  if (!checkpoint.ok()) return "";
+  for (const TensorRef& tensor : (*checkpoint)->tensors()) AllRows(tensor);
+  return Describe(**checkpoint);
+}
+
+TEST(Checkpoint, NeverOpensABrokenQuantizedFileAsAnotherModel) {
+  const TempDir dir;
+  dir.Write("config.json", testing::kTinyLlamaConfig);
+  const std::string content = testing::SafetensorsOf(
+      testing::TinyParts(testing::TinyLlamaTensors(), {"model.layers.0.self_attn.k_proj.weight"}));
+  const std::string original = DescribeOrRefuse(dir, content);
+  ASSERT_THAT(original, HasSubstr("k_proj.weight NF4 16 4 8 32 1"));
+  const size_t header = content.find("]}}") + 3;
+  for (size_t at = 0; at < header; ++at) {
+    ASSERT_EQ(DescribeOrRefuse(dir, content.substr(0, at)), "") << at;
+    for (const int bits : {0x01, 0x02, 0x10, 0x20, 0xff}) {
+      std::string flipped = content;
+      flipped[at] = static_cast<char>(flipped[at] ^ bits);
+      const std::string got = DescribeOrRefuse(dir, flipped);
+      ASSERT_TRUE(got.empty() || got == original) << at << " " << bits << "\n" << got;
+    }
+  }
+}
+
+TEST(Checkpoint, RefusesTensorsThatContradictTheConfig) {
+  const TempDir dir;
+  WriteTinyLlama(dir);
+  dir.Write("config.json", Replace(testing::kTinyLlamaConfig, "\"vocab_size\"",
+                                   R"("quantization_config": {"load_in_8bit": true,
+      "quant_method": "bitsandbytes"}, "vocab_size")"));
+  const auto plain = Checkpoint::Open(dir.path());
+  ASSERT_THAT(plain, IsOk());
+  EXPECT_FALSE((*plain)->config().quantization.has_value());
+  Rewrite(dir, "model.safetensors",
+          testing::SafetensorsOf(testing::TinyParts(testing::TinyLlamaTensors(),
+                                                    {"model.layers.0.mlp.up_proj.weight"})));
+  EXPECT_THAT(Checkpoint::Open(dir.path()),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       "model.safetensors: tensor \"model.layers.0.mlp.up_proj.weight\" is NF4, "
+                       "config.json's quantization_config says int8"));
 }
 
 // --- real models, where the machine has them ---

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "engine/status.h"
+#include "tests/engine/loader/bitsandbytes_parts.h"
 #include "tests/engine/loader/tiny_models.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -18,12 +20,13 @@ using ::nibble::testing::IsOk;
 using ::nibble::testing::kTinyBertConfig;
 using ::nibble::testing::kTinyLlamaConfig;
 using ::nibble::testing::Replace;
-using ::nibble::testing::SafetensorsWriter;
+using ::nibble::testing::SafetensorsOf;
 using ::nibble::testing::StatusIs;
 using ::nibble::testing::TempDir;
 using ::nibble::testing::TinyBertTensors;
 using ::nibble::testing::TinyGguf;
 using ::nibble::testing::TinyLlamaTensors;
+using ::nibble::testing::TinyParts;
 using ::nibble::testing::TinyTensor;
 using ::nibble::testing::WeightsFile;
 using ::testing::HasSubstr;
@@ -133,6 +136,60 @@ TEST(ExpectedTensors, RefuseVectorsInBlocks) {
   EXPECT_THAT(Checkpoint::Open(dir.Write("m.gguf", gguf.File())),
               StatusIs(absl::StatusCode::kUnimplemented,
                        HasSubstr("tensor \"model.norm.weight\" has type Q8_0")));
+}
+
+// The tiny model with these tensors in 4 bits.
+absl::Status OpenQuantized(const char* config, const std::vector<TinyTensor>& tensors,
+                           const std::set<std::string>& in_four_bits) {
+  const TempDir dir;
+  dir.Write("config.json", config);
+  dir.Write("model.safetensors", SafetensorsOf(TinyParts(tensors, in_four_bits)));
+  return Checkpoint::Open(dir.path()).status();
+}
+
+TEST(ExpectedTensors, MayBeQuantizedWhereALinearLayerMultiplies) {
+  std::vector<TinyTensor> llama = TinyLlamaTensors();
+  llama.push_back({"lm_head.weight", {10, 8}});
+  const std::string untied =
+      Replace(kTinyLlamaConfig, "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
+  int linear = 0;
+  for (const TinyTensor& tensor : llama) {
+    const bool is_linear = tensor.name.ends_with("_proj.weight") || tensor.name == "lm_head.weight";
+    linear += is_linear ? 1 : 0;
+    const absl::Status status = OpenQuantized(untied.c_str(), llama, {tensor.name});
+    if (is_linear) {
+      EXPECT_THAT(status, IsOk()) << tensor.name;
+    } else {
+      EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnimplemented,
+                                   "model.safetensors: tensor \"" + tensor.name +
+                                       "\" has type NF4; only matrices of linear layers may be "
+                                       "quantized, this one has F32, F16 or BF16"));
+    }
+  }
+  EXPECT_EQ(linear, 8);
+}
+
+TEST(ExpectedTensors, OfABertMayBeQuantizedInItsLinearLayers) {
+  for (const TinyTensor& tensor : TinyBertTensors()) {
+    if (!tensor.name.ends_with(".weight")) continue;
+    const bool plain = tensor.name.starts_with("embeddings.") ||
+                       tensor.name.find("LayerNorm") != std::string::npos;
+    EXPECT_EQ(OpenQuantized(kTinyBertConfig, TinyBertTensors(), {tensor.name}).code(),
+              plain ? absl::StatusCode::kUnimplemented : absl::StatusCode::kOk)
+        << tensor.name;
+  }
+}
+
+TEST(ExpectedTensors, HaveTheirShapeInTheQuantState) {
+  std::vector<TinyTensor> tensors = TinyLlamaTensors();
+  for (TinyTensor& tensor : tensors) {
+    if (tensor.name.ends_with("down_proj.weight")) tensor.shape = {12, 8};
+  }
+  EXPECT_THAT(
+      OpenQuantized(kTinyLlamaConfig, tensors, {"model.layers.0.mlp.down_proj.weight"}),
+      StatusIs(absl::StatusCode::kFailedPrecondition,
+               "model.safetensors: tensor \"model.layers.0.mlp.down_proj.weight\" has shape "
+               "[12,8], config.json says [8,12]"));
 }
 
 }  // namespace

@@ -127,9 +127,9 @@ TEST(HfConfig, RefusesOtherArchitecturesByName) {
 }
 
 TEST(HfConfig, RefusesPreQuantizedWeightsByName) {
-  EXPECT_THAT(Llama("\"vocab_size\"",
-                    R"("quantization_config": {"quant_method": "bitsandbytes"}, "vocab_size")"),
-              Unsupported("weights quantized by \"bitsandbytes\""));
+  EXPECT_THAT(
+      Llama("\"vocab_size\"", R"("quantization_config": {"quant_method": "gptq"}, "vocab_size")"),
+      Unsupported("weights quantized by \"gptq\""));
   EXPECT_THAT(Llama("\"vocab_size\"", R"("quantization_config": {}, "vocab_size")"),
               Unsupported("weights quantized by \"unnamed\""));
   EXPECT_THAT(Llama("\"vocab_size\"", R"("quantization_config": null, "vocab_size")"), IsOk());

@@ -122,10 +122,12 @@ TEST(HfWeights, RefusesAnIndexThatLeavesTheFolder) {
 
 TEST(HfWeights, RefusesOtherDtypesByName) {
   const TempDir dir;
-  dir.Write("model.safetensors", OneTensor("w", "U8", "a"));
-  EXPECT_THAT(ReadHfWeights(dir.path(), kLlama),
-              StatusIs(absl::StatusCode::kUnimplemented,
-                       "model.safetensors: tensor \"w\" has dtype U8; supported: F32, F16, BF16"));
+  dir.Write("model.safetensors", OneTensor("w", "I32", "abcd"));
+  EXPECT_THAT(
+      ReadHfWeights(dir.path(), kLlama),
+      StatusIs(absl::StatusCode::kUnimplemented,
+               "model.safetensors: tensor \"w\" has dtype I32; supported: F32, F16, BF16, and "
+               "bitsandbytes' 4-bit and 8-bit matrices"));
 }
 
 TEST(HfWeights, IgnoresTheDtypeOfWhatItLeavesOut) {
