@@ -31,11 +31,10 @@ constexpr int kMaxRows = 3;
 constexpr int kQueryBlock = 2;
 constexpr int kPageBlock = 2;
 constexpr int kVectorBlock = 2;
-// INT8 products likewise.
-constexpr int kInt8PanelsOfOne = 4;
+// INT8 products: kInt8PanelsOfFew × 1 … 3, kInt8PanelsOfMany × 4 … kInt8MaxRows.
 constexpr int kInt8PanelsOfFew = 2;
 constexpr int kInt8PanelsOfMany = 1;
-constexpr int kInt8MaxRows = 3;
+constexpr int kInt8MaxRows = 4;
 
 inline V16 Set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 inline V16 Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }

@@ -31,9 +31,8 @@ constexpr int kMaxRows = 12;
 constexpr int kQueryBlock = 4;
 constexpr int kPageBlock = 4;
 constexpr int kVectorBlock = 4;
-// INT8 products likewise.
-constexpr int kInt8PanelsOfOne = 8;
-constexpr int kInt8PanelsOfFew = 4;
+// INT8 products: kInt8PanelsOfFew × 1 … 3, kInt8PanelsOfMany × 4 … kInt8MaxRows.
+constexpr int kInt8PanelsOfFew = 8;
 constexpr int kInt8PanelsOfMany = 2;
 constexpr int kInt8MaxRows = 12;
 

@@ -31,8 +31,7 @@ constexpr int kMaxRows = 2;
 constexpr int kQueryBlock = 2;
 constexpr int kPageBlock = 2;
 constexpr int kVectorBlock = 2;
-// INT8 products likewise.
-constexpr int kInt8PanelsOfOne = 1;
+// INT8 products: kInt8PanelsOfFew × 1 … 3, kInt8PanelsOfMany × 4 … kInt8MaxRows.
 constexpr int kInt8PanelsOfFew = 1;
 constexpr int kInt8PanelsOfMany = 1;
 constexpr int kInt8MaxRows = 2;

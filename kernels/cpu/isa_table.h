@@ -29,13 +29,15 @@ struct LaneVector {
 
 // Rows of x as LLM.int8() multiplies them; see Int8Input in lanes_int8.inl.
 struct Int8Rows {
-  int16_t* codes;      // [rows][stride]: four k at a time in the order k0 k2 k1 k3, zeros beyond K
-  uint16_t* outliers;  // [rows][stride / 16]: bit i of mask j stands for k = 16·j + i
+  int16_t*
+      codes;  // [rows][stride]: four k at a time in the order k0 k2 k1 k3, zeros beyond K up to 16
+  uint64_t* outliers;  // [rows][stride / 64]: bit i of mask j stands for k = 64·j + i
   float* stats;        // [rows]: the largest magnitude that is no outlier
   int32_t* counts;     // [rows]: outliers
   int64_t stride;      // Int8Stride(K)
 };
-constexpr int64_t Int8Stride(int64_t k) { return (k + kLanes - 1) / kLanes * kLanes; }
+constexpr int64_t kMaskBits = 64;
+constexpr int64_t Int8Stride(int64_t k) { return (k + kMaskBits - 1) / kMaskBits * kMaskBits; }
 
 // out[m, first_n + i] (+)= Σ_k x[m,k]·w + bias for the lanes of one super panel; see packing.h.
 struct MatMulTask {

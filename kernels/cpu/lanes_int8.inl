@@ -20,16 +20,19 @@ inline V16 RoundedInput(V16 x) {
 // Outliers are what is not below the limit: a NaN always is one.
 void Int8Input(const float* x, int64_t k, float threshold, int64_t row, const Int8Rows* rows) {
   const V16 limit = Set1(threshold > 0 ? threshold : kInfinity);
-  uint16_t* outliers = rows->outliers + row * (rows->stride / kLanes);
+  uint64_t* outliers = rows->outliers + row * (rows->stride / kMaskBits);
   V16 largest = Zero();
-  uint32_t count = 0;
-  for (int64_t i = 0; i < k; i += kLanes) {
-    const V16 magnitude = Magnitude(RoundedInput(LoadN(x + i, AtMostLanes(k - i))));
-    const M16 inside = Less(magnitude, limit);
-    const uint32_t outside = MaskBits(inside) ^ 0xffffu;
-    outliers[i / kLanes] = static_cast<uint16_t>(outside);
-    for (uint32_t rest = outside; rest != 0; rest &= rest - 1) ++count;
-    largest = Max(Choose(inside, magnitude, Zero()), largest);
+  int32_t count = 0;
+  for (int64_t i = 0; i < rows->stride; i += kMaskBits) {
+    uint64_t mask = 0;
+    for (int64_t j = i; j < i + kMaskBits && j < k; j += kLanes) {
+      const V16 magnitude = Magnitude(RoundedInput(LoadN(x + j, AtMostLanes(k - j))));
+      const M16 inside = Less(magnitude, limit);
+      mask |= static_cast<uint64_t>(MaskBits(inside) ^ 0xffffu) << (j - i);
+      largest = Max(Choose(inside, magnitude, Zero()), largest);
+    }
+    outliers[i / kMaskBits] = mask;
+    for (; mask != 0; mask &= mask - 1) ++count;
   }
   const float stat = MaxLanes(largest);
   const V16 factor = Set1(stat > 0 ? 127.0f / stat : 0.0f);
@@ -41,7 +44,7 @@ void Int8Input(const float* x, int64_t k, float threshold, int64_t row, const In
     StoreQuads(codes + i, SubI(Bits(shifted), Bits(Set1(kRounder))));
   }
   rows->stats[row] = stat;
-  rows->counts[row] = static_cast<int32_t>(count);
+  rows->counts[row] = count;
 }
 
 // Byte `index` of each lane, as a signed number.
@@ -62,18 +65,15 @@ inline I16 ByteOf(I16 line, int64_t index) {
 template <int kPanels>
 void AddOutliers(const MatMulTask& task, int64_t first_panel, int64_t row, V16 (&out)[kPanels]) {
   const float* x = task.x + row * task.x_stride;
-  const uint16_t* outliers = task.int8.outliers + row * (task.int8.stride / kLanes);
+  const int64_t num_masks = task.int8.stride / kMaskBits;
+  const uint64_t* outliers = task.int8.outliers + row * num_masks;
   const float* absmax = static_cast<const float*>(task.scales) + first_panel * kLanes;
   const char* codes = static_cast<const char*>(task.codes) + first_panel * kLineBytes;
-  for (int64_t i = 0; i < task.k; i += kLanes) {
-    uint32_t rest = outliers[i / kLanes];
-    if (rest == 0) continue;
-    float a[kLanes];
-    Store(a, RoundedInput(LoadN(x + i, AtMostLanes(task.k - i))));
-    for (; rest != 0; rest &= rest - 1) {
-      const int64_t k = i + __builtin_ctz(rest);
+  for (int64_t i = 0; i < num_masks; ++i) {
+    for (uint64_t rest = outliers[i]; rest != 0; rest &= rest - 1) {
+      const int64_t k = i * kMaskBits + __builtin_ctzll(rest);
       const char* line = codes + k / kQuad * task.panels * kLineBytes;
-      const V16 ak = Set1(a[k - i]);
+      const V16 ak = RoundedInput(Set1(x[k]));
       for (int p = 0; p < kPanels; ++p) {
         const V16 code = ToFloat(ByteOf(LoadI(line + p * kLineBytes), k % kQuad));
         const V16 scaled = Mul(code, Load(absmax + p * kLanes));
@@ -100,11 +100,26 @@ inline void FinishInt8(const MatMulTask& task, int64_t first_panel, int64_t row,
   for (int p = 0; p < kPanels; ++p) StoreOut(task, first_panel + p, row, out[p]);
 }
 
-// kPanels panels from first_panel, kRows rows of x from first_row. A line's bytes become 16-bit
-// pairs (k0, k2) and (k1, k3), and meet the same pairs of x.
+// A line's bytes as 16-bit pairs (k0, k2) and (k1, k3); the same pairs of one row of x.
+struct Pairs {
+  I16 even, odd;
+};
+inline Pairs PairsOf(const char* line, int64_t prefetch_bytes) {
+  const I16 bytes = LoadI(line);
+  Prefetch(line + prefetch_bytes);
+  return {EvenBytes(bytes), OddBytes(bytes)};
+}
+inline Pairs PairsOf(const int16_t* x) { return {SetPair(x), SetPair(x + 2)}; }
+inline I16 AddProducts(I16 sum, const Pairs& w, const Pairs& x) {
+  return AddI(sum, AddI(DotPairs(w.even, x.even), DotPairs(w.odd, x.odd)));
+}
+
+// kPanels panels from first_panel, kRows rows of x from first_row.
 template <int kPanels, int kRows>
 void Int8Block(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
   const int64_t line_stride = task.panels * kLineBytes;
+  // A narrow block skips the other panels' lines, and looks as much further ahead.
+  const int64_t prefetch_bytes = kPrefetchBytes / (kPanels * kLineBytes) * line_stride;
   const int64_t x_stride = task.int8.stride;
   const char* codes = static_cast<const char*>(task.codes) + first_panel * kLineBytes;
   const int16_t* x = task.int8.codes + first_row * x_stride;
@@ -113,24 +128,28 @@ void Int8Block(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
     for (I16& sum : panel) sum = SetI(0);
   }
   for (int64_t k = 0; k < task.k; k += kQuad) {
-    I16 even[kPanels], odd[kPanels];
-#pragma GCC unroll 8
-    for (int p = 0; p < kPanels; ++p) {
-      const I16 line = LoadI(codes + p * kLineBytes);
-      Prefetch(codes + p * kLineBytes + kPrefetchBytes);
-      even[p] = EvenBytes(line);
-      odd[p] = OddBytes(line);
-    }
-    codes += line_stride;
+    if constexpr (kRows < kPanels) {  // the fewer of the two wait in registers
+      Pairs xs[kRows];
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      const I16 x02 = SetPair(x + r * x_stride);
-      const I16 x13 = SetPair(x + r * x_stride + 2);
+      for (int r = 0; r < kRows; ++r) xs[r] = PairsOf(x + r * x_stride);
 #pragma GCC unroll 8
       for (int p = 0; p < kPanels; ++p) {
-        sums[p][r] = AddI(sums[p][r], AddI(DotPairs(even[p], x02), DotPairs(odd[p], x13)));
+        const Pairs w = PairsOf(codes + p * kLineBytes, prefetch_bytes);
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) sums[p][r] = AddProducts(sums[p][r], w, xs[r]);
+      }
+    } else {
+      Pairs w[kPanels];
+#pragma GCC unroll 8
+      for (int p = 0; p < kPanels; ++p) w[p] = PairsOf(codes + p * kLineBytes, prefetch_bytes);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const Pairs xr = PairsOf(x + r * x_stride);
+#pragma GCC unroll 8
+        for (int p = 0; p < kPanels; ++p) sums[p][r] = AddProducts(sums[p][r], w[p], xr);
       }
     }
+    codes += line_stride;
     x += kQuad;
   }
   for (int r = 0; r < kRows; ++r) {
@@ -143,7 +162,7 @@ void Int8Block(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
 struct Int8Kind {
   static constexpr int kMaxRows = kInt8MaxRows;
   static constexpr int PanelsOf(int rows) {
-    return rows == 1 ? kInt8PanelsOfOne : rows <= 3 ? kInt8PanelsOfFew : kInt8PanelsOfMany;
+    return rows <= 3 ? kInt8PanelsOfFew : kInt8PanelsOfMany;
   }
   template <int kPanels, int kRows>
   static void Block(const MatMulTask& task, int64_t panel, int64_t row) {

@@ -58,7 +58,7 @@ Int8Rows MakeInt8Rows(const CpuContext& context, const Activations& x,
   char* scratch = context.Scratch(place.bytes);
   float* stats = reinterpret_cast<float*>(scratch);
   const Int8Rows rows = {reinterpret_cast<int16_t*>(scratch + place.codes),
-                         reinterpret_cast<uint16_t*>(scratch + place.outliers), stats,
+                         reinterpret_cast<uint64_t*>(scratch + place.outliers), stats,
                          reinterpret_cast<int32_t*>(stats + x.rows), Int8Stride(x.cols)};
   const float threshold = part->weight->spec.outlier_threshold;
   context.RunRows(x.rows, x.cols * kInputWork, [&](int64_t row) {
@@ -70,7 +70,7 @@ Int8Rows MakeInt8Rows(const CpuContext& context, const Activations& x,
 // The same from row `first` on.
 Int8Rows RowsFrom(const Int8Rows& rows, int64_t first) {
   if (rows.codes == nullptr) return {};
-  return {rows.codes + first * rows.stride, rows.outliers + first * (rows.stride / kLanes),
+  return {rows.codes + first * rows.stride, rows.outliers + first * (rows.stride / kMaskBits),
           rows.stats + first, rows.counts + first, rows.stride};
 }
 

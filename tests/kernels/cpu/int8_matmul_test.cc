@@ -157,14 +157,14 @@ TEST(Int8Golden, RowsOfXHaveTheCodesOfBitsandbytesOnEveryIsa) {
     const int64_t stride = Int8Stride(golden.k);
     for (const IsaTable* isa : SupportedIsas()) {
       std::vector<int16_t> codes(static_cast<size_t>(stride), int16_t{-1});
-      std::vector<uint16_t> outliers(static_cast<size_t>(stride / kLanes));
+      std::vector<uint64_t> outliers(static_cast<size_t>(stride / kMaskBits));
       float stat = 0;
       int32_t count = 0;
       const Int8Rows rows = {codes.data(), outliers.data(), &stat, &count, stride};
       for (int64_t m = 0; m < golden.m; ++m) {
         isa->int8_input(golden.x.data() + m * golden.k, golden.k, golden.threshold, 0, &rows);
         EXPECT_EQ(stat, golden.x_stats[static_cast<size_t>(m)]) << golden.name << " " << isa->name;
-        for (int64_t k = 0; k < stride; ++k) {
+        for (int64_t k = 0; k < CeilDiv(golden.k, 16) * 16; ++k) {
           const int64_t place = k / 4 * 4 + (k % 4 == 1 ? 2 : k % 4 == 2 ? 1 : k % 4);
           const int want = k < golden.k ? golden.x_codes[static_cast<size_t>(m * golden.k + k)] : 0;
           ASSERT_EQ(codes[static_cast<size_t>(place)], want)
@@ -191,7 +191,7 @@ TEST(Int8MatMulInput, TakesARowApartAsTheReferenceDoes) {
     for (const IsaTable* isa : SupportedIsas()) {
       const int64_t stride = Int8Stride(203);
       std::vector<int16_t> codes(static_cast<size_t>(stride));
-      std::vector<uint16_t> outliers(static_cast<size_t>(stride / kLanes));
+      std::vector<uint64_t> outliers(static_cast<size_t>(stride / kMaskBits));
       float stat = 0;
       int32_t count = 0;
       const Int8Rows rows = {codes.data(), outliers.data(), &stat, &count, stride};
@@ -201,7 +201,7 @@ TEST(Int8MatMulInput, TakesARowApartAsTheReferenceDoes) {
       for (size_t k = 0; k < x.size(); ++k) {
         const size_t place = k / 4 * 4 + (k % 4 == 1 ? 2 : k % 4 == 2 ? 1 : k % 4);
         ASSERT_EQ(codes[place], want.codes[k]) << isa->name << " " << threshold << " " << k;
-        ASSERT_EQ((outliers[k / 16] >> (k % 16) & 1) != 0, want.is_outlier[k])
+        ASSERT_EQ((outliers[k / 64] >> (k % 64) & 1) != 0, want.is_outlier[k])
             << isa->name << " " << threshold << " " << k;
       }
     }
@@ -329,8 +329,8 @@ TEST(Int8MatMulScratch, IsAskedForOnlyWhenThereIsInt8) {
   limits.int8 = false;
   const int64_t without = cpu->ScratchBytes(limits);
   limits.int8 = true;
-  // stats and counts, 16-bit codes and one bit for each of 1008 k.
-  EXPECT_EQ(cpu->ScratchBytes(limits), std::max<int64_t>(without, 64 * (8 + 2016 + 126)));
+  // stats and counts, 16-bit codes and one bit for each of 1024 k.
+  EXPECT_EQ(cpu->ScratchBytes(limits), std::max<int64_t>(without, 64 * (8 + 2048 + 128)));
   EXPECT_LT(without, cpu->ScratchBytes(limits));
 }
 
