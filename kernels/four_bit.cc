@@ -171,7 +171,8 @@ absl::Status FourBitQuantizer::AddSlice(int64_t offset, DType dtype, const void*
   Require(size % group_size == 0 || offset + size == total, "only the last slice ends in a group");
 
   const int64_t full = size / group_size;
-  const int64_t done = FastestFourBitRow().encode[static_cast<size_t>(dtype)](
+  const FourBitRow& row = FastestFourBitRow();
+  const int64_t done = row.encode[static_cast<size_t>(dtype)](
       values, full, group_size, RuleOf(matrix_.format), matrix_.absmax.data() + offset / group_size,
       matrix_.codes.data() + offset / 2);
   if (done < full) return NotFinite(dtype, values, done * group_size, offset);
@@ -180,7 +181,7 @@ absl::Status FourBitQuantizer::AddSlice(int64_t offset, DType dtype, const void*
   for (int64_t begin = 0; form_.scale_search && begin < full * group_size; begin += group_size) {
     const auto wide = std::span(group).first(static_cast<size_t>(group_size));
     Widen(dtype, values, begin, wide);
-    SearchScale(wide, matrix_.format,
+    SearchScale(row, wide, matrix_.format,
                 &matrix_.absmax[static_cast<size_t>((offset + begin) / group_size)],
                 matrix_.codes.data() + (offset + begin) / 2);
   }
@@ -221,19 +222,20 @@ void DequantizeFourBit(const FourBitMatrix& matrix, int64_t offset, std::span<fl
   const auto end = offset + static_cast<int64_t>(values.size());
   Require(offset >= 0 && end <= matrix.NumValues(), "a slice lies in its matrix");
   const FourBitRow& row = FastestFourBitRow();
-  float* out = values.data() - offset;  // of the matrix's first value
+  float* out = values.data();
   for (int64_t i = offset; i < end;) {
     const int64_t group = i / matrix.group_size;
     const int64_t group_end = std::min(end, (group + 1) * matrix.group_size);
     const std::array<float, 16> table = ScaledCodebook(matrix, group);
     if (i % 2 == 0) {
       const int64_t count = (group_end - i) / kRowStep * kRowStep;
-      row.decode(matrix.codes.data() + i / 2, count, table.data(), out + i);
+      row.decode(matrix.codes.data() + i / 2, count, table.data(), out);
       i += count;
+      out += count;
     }
     for (; i < group_end; ++i) {
       const uint8_t pair = matrix.codes[static_cast<size_t>(i / 2)];
-      out[i] = table[i % 2 == 0 ? pair >> 4 : pair & 15];
+      *out++ = table[i % 2 == 0 ? pair >> 4 : pair & 15];
     }
   }
 }

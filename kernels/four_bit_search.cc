@@ -8,7 +8,6 @@
 #include <cmath>
 
 #include "kernels/four_bit.h"
-#include "kernels/four_bit_rows.h"
 
 namespace nibble {
 namespace {
@@ -34,8 +33,8 @@ float Gain(const FitSums& sums) {
 }
 
 // Of values scaled to [-1, 1]: the ratio whose codes leave the least.
-float BestRatio(const float* scaled, int64_t count, const FourBitRule& rule) {
-  const FourBitRow& row = FastestFourBitRow();
+float BestRatio(const FourBitRow& row, const float* scaled, int64_t count,
+                const FourBitRule& rule) {
   float best = 0;
   float ratio = 1;
   for (int step = kFirstStep; step <= kLastStep; ++step) {
@@ -56,13 +55,12 @@ float BestRatio(const float* scaled, int64_t count, const FourBitRule& rule) {
 
 // What a reader of the codes and the scale gets wrong. Summed in eight lanes, in an order that does
 // not depend on the machine.
-double SquaredError(std::span<const float> values, const uint8_t* packed, WeightFormat format,
-                    float scale) {
+double SquaredError(const FourBitRow& row, std::span<const float> values, const uint8_t* packed,
+                    WeightFormat format, float scale) {
   std::array<float, 16> table = CodebookOf(format);
   for (float& level : table) level *= scale;
   Group read;
-  FastestFourBitRow().decode(packed, static_cast<int64_t>(values.size()), table.data(),
-                             read.data());
+  row.decode(packed, static_cast<int64_t>(values.size()), table.data(), read.data());
   std::array<double, 8> sums{};
   for (size_t i = 0; i < values.size(); ++i) {
     const double error = static_cast<double>(values[i]) - static_cast<double>(read[i]);
@@ -73,8 +71,8 @@ double SquaredError(std::span<const float> values, const uint8_t* packed, Weight
 
 }  // namespace
 
-void SearchScale(std::span<const float> values, WeightFormat format, float* absmax,
-                 uint8_t* packed) {
+void SearchScale(const FourBitRow& row, std::span<const float> values, WeightFormat format,
+                 float* absmax, uint8_t* packed) {
   if (!(*absmax >= kSmallestScale && *absmax <= kLargestScale)) return;
   const auto count = static_cast<int64_t>(values.size());
   const FourBitRule& rule = RuleOf(format);
@@ -82,11 +80,11 @@ void SearchScale(std::span<const float> values, WeightFormat format, float* absm
   const float inverse = 1.0f / *absmax;
   for (size_t i = 0; i < values.size(); ++i) scaled[i] = values[i] * inverse;
 
-  const float scale = *absmax * BestRatio(scaled.data(), count, rule);
+  const float scale = *absmax * BestRatio(row, scaled.data(), count, rule);
   std::array<uint8_t, kLargestGroup / 2> codes;
   EncodeScaled(values, 1.0f / scale, rule, codes.data());
-  if (SquaredError(values, codes.data(), format, scale) >=
-      SquaredError(values, packed, format, *absmax)) {
+  if (SquaredError(row, values, codes.data(), format, scale) >=
+      SquaredError(row, values, packed, format, *absmax)) {
     return;
   }
   std::copy_n(codes.data(), count / 2, packed);
