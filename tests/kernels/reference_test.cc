@@ -48,7 +48,7 @@ class ReferenceTest : public ::testing::Test {
   // A matrix in device memory with the bytes the backend asks for, no more.
   struct Packed {
     Weight weight;
-    std::vector<uint8_t> codes, scales, nested;
+    std::vector<uint8_t> codes, scales, nested, tables;
   };
 
   std::unique_ptr<Packed> Reserve(const WeightSpec& spec) {
@@ -57,7 +57,9 @@ class ReferenceTest : public ::testing::Test {
     packed->codes.resize(static_cast<size_t>(size.codes));
     packed->scales.resize(static_cast<size_t>(size.scales));
     packed->nested.resize(static_cast<size_t>(size.nested));
-    packed->weight = {spec, packed->codes.data(), packed->scales.data(), packed->nested.data()};
+    packed->tables.resize(static_cast<size_t>(size.tables));
+    packed->weight = {spec, packed->codes.data(), packed->scales.data(), packed->nested.data(),
+                      packed->tables.data()};
     return packed;
   }
 
@@ -160,6 +162,50 @@ TEST_F(ReferenceTest, RefusesMatricesThatAreNotTheWeights) {
   EXPECT_EQ(backend_->Pack16(-1, 1, rows.data(), &halves->weight).code(), kRefused);
   EXPECT_EQ(backend_->Pack16(2, 1, rows.data(), &halves->weight).code(), kRefused);
   EXPECT_EQ(backend_->Pack16(0, 1, rows.data(), &packed->weight).code(), kRefused);
+}
+
+TEST_F(ReferenceTest, MultipliesByTablesOfTheMatrixsOwn) {
+  FourBitMatrix matrix = *QuantizeFourBit(std::vector<float>{1, -1}, 1, 2,
+                                          {WeightFormat::kFp4, 32, /*double_quant=*/false});
+  ASSERT_EQ(matrix.codes[0], 0x3b);  // 1 and -1
+  matrix.codebook[0x3] = 0.5f;
+  matrix.codebook[0xb] = 0.25f;
+  Matrix x(1, 2, {3, 4}), out(1, 1);
+  EXPECT_EQ(
+      backend_->PackFourBit(matrix, &Reserve({WeightFormat::kFp4, 1, 2, 32, false})->weight).code(),
+      absl::StatusCode::kInvalidArgument);
+  const auto own = Reserve({WeightFormat::kFp4, 1, 2, 32, false, /*own_tables=*/true});
+  ASSERT_TRUE(backend_->PackFourBit(matrix, &own->weight).ok());
+  const MatMulPart part = {&own->weight, {}, out.View(), false};
+  backend_->MatMul(x.View(), {&part, 1});
+  EXPECT_THAT(out.values, ElementsAre(2.5f));
+}
+
+TEST_F(ReferenceTest, MultipliesInt8WithOutliersApart) {
+  // Rows [1, 0, -1, 0.5] · 127 and zeros; absmax 2: w = 2, 0, -2, 1 (64/127 of 2 for the last).
+  const Int8Matrix matrix = {2, 4, {127, 0, -127, 64, 0, 0, 0, 0}, {2, 0}};
+  const auto packed = Reserve({.format = WeightFormat::kInt8, .n = 2, .k = 4});
+  EXPECT_EQ(backend_->PackedBytes(packed->weight.spec).Total(), 8 + 8);
+  ASSERT_TRUE(backend_->PackInt8(matrix, &packed->weight).ok());
+  // 8 is an outlier; of the others 3 is the largest and 1 has code 42: 127 · 1/3 = 42.3.
+  Matrix x(1, 4, {1, -2, 8, 3}), out(1, 2, {10, 20});
+  const std::vector<float> bias = {0.5f, 0.25f};
+  const MatMulPart part = {&packed->weight, ViewOf(bias), out.View(), true};
+  backend_->MatMul(x.View(), {&part, 1});
+  const double integers = (42.0 * 127 + 127.0 * 64) * 3 * 2 / (127 * 127);
+  EXPECT_FLOAT_EQ(out.values[0], static_cast<float>(10.5 + integers - 8.0 * 2));
+  EXPECT_FLOAT_EQ(out.values[1], 20.25f);
+}
+
+TEST_F(ReferenceTest, RefusesInt8MatricesThatAreNotTheWeights) {
+  Int8Matrix matrix = MakeInt8Matrix(2, 4);
+  const auto wide = Reserve({.format = WeightFormat::kInt8, .n = 2, .k = 5});
+  EXPECT_EQ(backend_->PackInt8(matrix, &wide->weight).code(), absl::StatusCode::kInvalidArgument);
+  const auto nf4 = Reserve({.format = WeightFormat::kNf4, .n = 2, .k = 4});
+  EXPECT_EQ(backend_->PackInt8(matrix, &nf4->weight).code(), absl::StatusCode::kInvalidArgument);
+  matrix.absmax.pop_back();
+  const auto same = Reserve({.format = WeightFormat::kInt8, .n = 2, .k = 4});
+  EXPECT_EQ(backend_->PackInt8(matrix, &same->weight).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(ReferenceTest, AddsBiasAndAccumulatesPerPart) {

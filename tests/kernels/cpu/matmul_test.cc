@@ -225,6 +225,64 @@ TEST(MatMulRows, SurvivesZerosOutliersAndTheLargestValues) {
   }
 }
 
+// --- FP4, and tables of a matrix's own ---
+
+FourBitMatrix QuantizedAs(WeightFormat format, const Shape& shape, bool double_quant,
+                          Random& random) {
+  return *QuantizeFourBit(random.Normals(shape.n * shape.k, 0.1f), shape.n, shape.k,
+                          {format, shape.group_size, double_quant});
+}
+
+// No value is where it was, in the codebook or in the nested map.
+void GiveOwnTables(FourBitMatrix* matrix) {
+  for (float& value : matrix->codebook) value = 0.75f * value + 0.01f;
+  for (float& value : matrix->nested_map) value = 0.5f * value - 0.02f;
+  ASSERT_TRUE(NeedsOwnTables(*matrix));
+}
+
+class FourBitTables : public testing::TestWithParam<std::tuple<WeightFormat, bool, bool>> {};
+
+TEST_P(FourBitTables, MatchTheReferenceAndThemselvesOnEveryRowAndThreadCount) {
+  const auto [format, double_quant, own_tables] = GetParam();
+  for (const Shape& shape : {Shape{1, 16, 64, 64}, Shape{13, 130, 192, 32}, Shape{2, 17, 256, 256},
+                             Shape{3, 21, 96, 64}, Shape{18, 40, 7, 32}}) {
+    Random random(81);
+    const Matrix x(shape.m, shape.k, random);
+    FourBitMatrix matrix = QuantizedAs(format, shape, double_quant, random);
+    if (own_tables) GiveOwnTables(&matrix);
+    const std::unique_ptr<Backend> reference = std::move(*MakeReferenceBackend());
+    const Matrix want = Product(*reference, PackedMatrix(*reference, matrix).weight(), x);
+    const Matrix magnitudes = Magnitudes(x, Dequantized(matrix), shape.n);
+    const std::vector<std::unique_ptr<Backend>> backends = EveryCpu();
+    const Matrix first = Product(*backends[0], PackedMatrix(*backends[0], matrix).weight(), x);
+    ExpectWithin(first, want, BoundOf(magnitudes, want, shape.k + 1), "scalar");
+    for (const auto& backend : backends) {
+      ExpectSameBits(Product(*backend, PackedMatrix(*backend, matrix).weight(), x), first,
+                     NameOf(*backend));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, FourBitTables,
+                         testing::Combine(testing::Values(WeightFormat::kNf4, WeightFormat::kFp4),
+                                          testing::Bool(), testing::Bool()));
+
+TEST(FourBitTablesTwin, TheFormatsTablesHeldWithTheMatrixChangeNoBit) {
+  for (const WeightFormat format : {WeightFormat::kNf4, WeightFormat::kFp4}) {
+    for (const Shape& shape : kShapes) {
+      Random random(82);
+      const Matrix x(shape.m, shape.k, random);
+      const FourBitMatrix matrix = QuantizedAs(format, shape, true, random);
+      const std::unique_ptr<Backend> cpu = Cpu("", 2);
+      PackedMatrix twin(*cpu, WeightSpec{format, shape.n, shape.k, shape.group_size, true, true});
+      Weight weight = twin.weight();
+      ASSERT_TRUE(cpu->PackFourBit(matrix, &weight).ok());
+      ExpectSameBits(Product(*cpu, weight, x),
+                     Product(*cpu, PackedMatrix(*cpu, matrix).weight(), x), Name(format));
+    }
+  }
+}
+
 class HalfMatMul : public testing::TestWithParam<WeightFormat> {};
 
 TEST_P(HalfMatMul, MatchesTheReferenceAndItselfOnEveryRowAndThreadCount) {
