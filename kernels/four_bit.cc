@@ -172,9 +172,9 @@ absl::Status FourBitQuantizer::AddSlice(int64_t offset, DType dtype, const void*
 
   const int64_t full = size / group_size;
   const FourBitRow& row = FastestFourBitRow();
-  const int64_t done = row.encode[static_cast<size_t>(dtype)](
-      values, full, group_size, RuleOf(matrix_.format), matrix_.absmax.data() + offset / group_size,
-      matrix_.codes.data() + offset / 2);
+  const int64_t done =
+      EncodeGroups(row, dtype, values, full, group_size, RuleOf(matrix_.format),
+                   matrix_.absmax.data() + offset / group_size, matrix_.codes.data() + offset / 2);
   if (done < full) return NotFinite(dtype, values, done * group_size, offset);
 
   alignas(64) std::array<float, kLargestGroup> group;

@@ -109,25 +109,34 @@ template <DType kType>
 }
 
 template <DType kType>
-[[gnu::target("avx2,f16c")]] int64_t Encode(const void* values, int64_t groups, int64_t group_size,
-                                            const FourBitRule& rule, float* absmax,
-                                            uint8_t* packed) {
+[[gnu::target("avx2,f16c")]] int64_t Scales(const void* values, int64_t groups, int64_t group_size,
+                                            float* absmax) {
   constexpr int64_t kBytes = kType == DType::kF32 ? 4 : 2;
   constexpr uint32_t kLimit = kType == DType::kF32   ? kInfinity
                               : kType == DType::kF16 ? 0x7c00u
                                                      : kInfinity >> 16;
+  const auto* at = static_cast<const uint8_t*>(values);
+  for (int64_t group = 0; group < groups; ++group) {
+    const uint32_t bits = LargestMagnitude<kType>(at, group_size * kBytes);
+    if (bits >= kLimit) return group;
+    _mm_store_ss(absmax + group, WidenBits<kType>(bits));
+    at += group_size * kBytes;
+  }
+  return groups;
+}
+
+template <DType kType>
+[[gnu::target("avx2,f16c")]] void Codes(const void* values, int64_t groups, int64_t group_size,
+                                        const FourBitRule& rule, const float* inverses,
+                                        uint8_t* packed) {
+  constexpr int64_t kBytes = kType == DType::kF32 ? 4 : 2;
   const Search search = MakeSearch(rule);
   const __m256i codes =
       _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(&rule.codes[0])));
   const __m256i weights = _mm256_set1_epi16(0x0110);  // the even code times 16, the odd one once
   const auto* at = static_cast<const uint8_t*>(values);
   for (int64_t group = 0; group < groups; ++group) {
-    const uint32_t bits = LargestMagnitude<kType>(at, group_size * kBytes);
-    if (bits >= kLimit) return group;
-    const __m128 largest = WidenBits<kType>(bits);
-    _mm_store_ss(absmax + group, largest);
-    const __m256 inverse = _mm256_broadcastss_ps(
-        _mm_div_ss(_mm_set_ss(1.0f), _mm_max_ss(largest, _mm_set_ss(kSmallestDivisor))));
+    const __m256 inverse = _mm256_set1_ps(inverses[group]);
     for (int64_t i = 0; i < group_size; i += kRowStep) {
       const __m256i low = RankPairs<kType>(at, inverse, search);
       const __m256i high = RankPairs<kType>(at + 16 * kBytes, inverse, search);
@@ -140,7 +149,6 @@ template <DType kType>
       packed += kRowStep / 2;
     }
   }
-  return groups;
 }
 
 // The levels of eight ranks: a permutation reaches eight, so two and a choice by the highest bit.
@@ -196,7 +204,10 @@ template <DType kType>
 
 }  // namespace
 
-const FourBitRow kFourBitAvx2 = {
-    "avx2", {Encode<DType::kF32>, Encode<DType::kF16>, Encode<DType::kBF16>}, Fit, Decode};
+const FourBitRow kFourBitAvx2 = {"avx2",
+                                 {Scales<DType::kF32>, Scales<DType::kF16>, Scales<DType::kBF16>},
+                                 {Codes<DType::kF32>, Codes<DType::kF16>, Codes<DType::kBF16>},
+                                 Fit,
+                                 Decode};
 
 }  // namespace nibble

@@ -49,24 +49,28 @@ void PackStep(const int32_t* ranks, const FourBitRule& rule, uint8_t* packed) {
 }
 
 template <DType kType>
-int64_t Encode(const void* values, int64_t groups, int64_t group_size, const FourBitRule& rule,
-               float* absmax, uint8_t* packed) {
+int64_t Scales(const void* values, int64_t groups, int64_t group_size, float* absmax) {
+  const auto* at = static_cast<const uint8_t*>(values);
   for (int64_t group = 0; group < groups; ++group) {
-    const auto* first = static_cast<const uint8_t*>(values) + group * group_size * SizeOf(kType);
-    const uint32_t largest = LargestMagnitude<kType>(first, group_size);
+    const uint32_t largest = LargestMagnitude<kType>(at, group_size);
     if (largest >= kInfinity) return group;
     absmax[group] = std::bit_cast<float>(largest);
-    const float inverse = 1.0f / std::max(absmax[group], kSmallestDivisor);
-    for (int64_t begin = 0; begin < group_size; begin += kRowStep) {
-      float scaled[kRowStep];
-      int32_t ranks[kRowStep];
-      for (int64_t i = 0; i < kRowStep; ++i) scaled[i] = Widen<kType>(first, begin + i) * inverse;
-      RankStep(scaled, rule, ranks);
-      PackStep(ranks, rule, packed);
-      packed += kRowStep / 2;
-    }
+    at += group_size * SizeOf(kType);
   }
   return groups;
+}
+
+template <DType kType>
+void Codes(const void* values, int64_t groups, int64_t group_size, const FourBitRule& rule,
+           const float* inverse, uint8_t* packed) {
+  for (int64_t begin = 0; begin < groups * group_size; begin += kRowStep) {
+    float scaled[kRowStep];
+    int32_t ranks[kRowStep];
+    const float scale = inverse[begin / group_size];
+    for (int64_t i = 0; i < kRowStep; ++i) scaled[i] = Widen<kType>(values, begin + i) * scale;
+    RankStep(scaled, rule, ranks);
+    PackStep(ranks, rule, packed + begin / 2);
+  }
 }
 
 float SumLanes(float* lanes) {
@@ -103,17 +107,32 @@ void Decode(const uint8_t* packed, int64_t count, const float* table, float* val
 }  // namespace
 
 const FourBitRow kFourBitBaseline = {
-    "baseline", {Encode<DType::kF32>, Encode<DType::kF16>, Encode<DType::kBF16>}, Fit, Decode};
+    "baseline",
+    {Scales<DType::kF32>, Scales<DType::kF16>, Scales<DType::kBF16>},
+    {Codes<DType::kF32>, Codes<DType::kF16>, Codes<DType::kBF16>},
+    Fit,
+    Decode};
 
-void EncodeScaled(std::span<const float> values, float inverse, const FourBitRule& rule,
-                  uint8_t* packed) {
-  for (size_t begin = 0; begin < values.size(); begin += kRowStep) {
-    float scaled[kRowStep];
-    int32_t ranks[kRowStep];
-    for (size_t i = 0; i < kRowStep; ++i) scaled[i] = values[begin + i] * inverse;
-    RankStep(scaled, rule, ranks);
-    PackStep(ranks, rule, packed + begin / 2);
+int64_t EncodeGroups(const FourBitRow& row, DType dtype, const void* values, int64_t groups,
+                     int64_t group_size, const FourBitRule& rule, float* absmax, uint8_t* packed) {
+  // A batch's values are read twice, so they should still be in the first cache; and its scales are
+  // all known before a code needs one, so that no code waits for a division.
+  constexpr int64_t kBatchValues = 8192;
+  std::array<float, kBatchValues / kRowStep> inverse;
+  const int64_t batch = std::max<int64_t>(kBatchValues / group_size, 1);
+  for (int64_t begin = 0; begin < groups; begin += batch) {
+    const int64_t count = std::min(batch, groups - begin);
+    const auto* at = static_cast<const uint8_t*>(values) + begin * group_size * SizeOf(dtype);
+    const int64_t finite =
+        row.scales[static_cast<size_t>(dtype)](at, count, group_size, absmax + begin);
+    if (finite < count) return begin + finite;
+    for (int64_t i = 0; i < count; ++i) {
+      inverse[static_cast<size_t>(i)] = 1.0f / std::max(absmax[begin + i], kSmallestDivisor);
+    }
+    row.codes[static_cast<size_t>(dtype)](at, count, group_size, rule, inverse.data(),
+                                          packed + begin * group_size / 2);
   }
+  return groups;
 }
 
 void EncodeDivided(std::span<const float> values, float divisor, const FourBitRule& rule,

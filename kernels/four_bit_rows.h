@@ -38,13 +38,16 @@ struct FitSums {
 struct FourBitRow {
   const char* name;
 
-  // Quantizes `groups` groups of group_size values of the type: absmax[groups] and
-  // packed[groups · group_size / 2]. Returns how many came before the first with a NaN or Inf.
-  // By DType.
-  std::array<int64_t (*)(const void* values, int64_t groups, int64_t group_size,
-                         const FourBitRule& rule, float* absmax, uint8_t* packed),
+  // absmax[groups] of groups of group_size values of the type. Returns how many come before the
+  // first with a NaN or Inf. By DType.
+  std::array<int64_t (*)(const void* values, int64_t groups, int64_t group_size, float* absmax), 3>
+      scales;
+
+  // packed[groups · group_size / 2] of the same values, each group times its inverse. By DType.
+  std::array<void (*)(const void* values, int64_t groups, int64_t group_size,
+                      const FourBitRule& rule, const float* inverse, uint8_t* packed),
              3>
-      encode;
+      codes;
 
   // The sums over values[count] for the codes that values · inverse round to.
   FitSums (*fit)(const float* values, int64_t count, float inverse, const FourBitRule& rule);
@@ -53,9 +56,10 @@ struct FourBitRow {
   void (*decode)(const uint8_t* packed, int64_t count, const float* table, float* values);
 };
 
-// Packs the codes of values · inverse, a multiple of kRowStep of them.
-void EncodeScaled(std::span<const float> values, float inverse, const FourBitRule& rule,
-                  uint8_t* packed);
+// Quantizes groups of values of the type: absmax[groups] and packed[groups · group_size / 2].
+// Returns how many came before the first with a NaN or Inf; what follows it is unspecified.
+int64_t EncodeGroups(const FourBitRow& row, DType dtype, const void* values, int64_t groups,
+                     int64_t group_size, const FourBitRule& rule, float* absmax, uint8_t* packed);
 // Packs the codes of values / divisor, any number of them; an odd one is followed by zero's.
 void EncodeDivided(std::span<const float> values, float divisor, const FourBitRule& rule,
                    uint8_t* packed);

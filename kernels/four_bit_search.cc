@@ -82,7 +82,9 @@ void SearchScale(const FourBitRow& row, std::span<const float> values, WeightFor
 
   const float scale = *absmax * BestRatio(row, scaled.data(), count, rule);
   std::array<uint8_t, kLargestGroup / 2> codes;
-  EncodeScaled(values, 1.0f / scale, rule, codes.data());
+  const float scale_inverse = 1.0f / scale;
+  row.codes[static_cast<size_t>(DType::kF32)](values.data(), 1, count, rule, &scale_inverse,
+                                              codes.data());
   if (SquaredError(row, values, codes.data(), format, scale) >=
       SquaredError(row, values, packed, format, *absmax)) {
     return;

@@ -22,7 +22,7 @@ constexpr int64_t kRows = 16384;
 constexpr int64_t kColumns = 16384;  // half a gigabyte in bf16: no cache holds it
 constexpr int64_t kValues = kRows * kColumns;
 constexpr int64_t kSlice = 65536;  // values a thread takes at a time, as the weight loader does
-constexpr int kRounds = 5;
+constexpr int kRounds = 15;
 
 // The best of some rounds, each over all slices, dealt out to the threads.
 double Seconds(int threads, const std::function<void(int64_t offset)>& slice) {

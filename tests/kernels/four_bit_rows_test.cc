@@ -75,8 +75,8 @@ Encoded Encode(const FourBitRow& row, const Values& values, int64_t groups, int6
                const FourBitRule& rule) {
   Encoded encoded{0, std::vector<float>(static_cast<size_t>(groups), -1.0f),
                   std::vector<uint8_t>(static_cast<size_t>(groups * group_size / 2), 0xee)};
-  encoded.done = row.encode[static_cast<size_t>(values.dtype)](
-      values.data(), groups, group_size, rule, encoded.absmax.data(), encoded.packed.data());
+  encoded.done = EncodeGroups(row, values.dtype, values.data(), groups, group_size, rule,
+                              encoded.absmax.data(), encoded.packed.data());
   return encoded;
 }
 
