@@ -138,6 +138,9 @@ template <DType kType>
   for (int64_t group = 0; group < groups; ++group) {
     const __m256 inverse = _mm256_set1_ps(inverses[group]);
     for (int64_t i = 0; i < group_size; i += kRowStep) {
+      for (int64_t line = 0; line < kRowStep * kBytes; line += 64) {
+        _mm_prefetch(at + kBatchValues * kBytes + line, _MM_HINT_T0);
+      }
       const __m256i low = RankPairs<kType>(at, inverse, search);
       const __m256i high = RankPairs<kType>(at + 16 * kBytes, inverse, search);
       const __m256i ranks = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);

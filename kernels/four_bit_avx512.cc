@@ -134,6 +134,9 @@ template <DType kType>
   for (int64_t group = 0; group < groups; ++group) {
     const __m512 inverse = _mm512_set1_ps(inverses[group]);
     for (int64_t i = 0; i < group_size; i += kRowStep) {
+      for (int64_t line = 0; line < kRowStep * kBytes; line += 64) {
+        _mm_prefetch(at + kBatchValues * kBytes + line, _MM_HINT_T0);
+      }
       const Pairs pairs = LoadPairs<kType>(at);
       const __m512i even = Ranks(_mm512_mul_ps(pairs.even, inverse), search);
       const __m512i odd = Ranks(_mm512_mul_ps(pairs.odd, inverse), search);

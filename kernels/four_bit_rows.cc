@@ -117,7 +117,6 @@ int64_t EncodeGroups(const FourBitRow& row, DType dtype, const void* values, int
                      int64_t group_size, const FourBitRule& rule, float* absmax, uint8_t* packed) {
   // A batch's values are read twice, so they should still be in the first cache; and its scales are
   // all known before a code needs one, so that no code waits for a division.
-  constexpr int64_t kBatchValues = 8192;
   std::array<float, kBatchValues / kRowStep> inverse;
   const int64_t batch = std::max<int64_t>(kBatchValues / group_size, 1);
   for (int64_t begin = 0; begin < groups; begin += batch) {

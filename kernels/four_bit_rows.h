@@ -20,6 +20,10 @@ namespace nibble {
 inline constexpr float kSmallestDivisor = 1e-38f;
 inline constexpr int64_t kRowStep = 32;  // every count of values below is a multiple of it
 
+// Groups are taken in batches of so many values, read twice: first for their scales, then for their
+// codes, while the next batch is fetched (fetching past the end of memory is harmless).
+inline constexpr int64_t kBatchValues = 8192;
+
 // How a scaled value becomes a code.
 struct FourBitRule {
   alignas(64) std::array<float, 16> thresholds;  // 15, ascending; the last is not read
