@@ -1,6 +1,6 @@
-// A model on disk, opened and checked but not read: a config, a list of memory-mapped tensors under
-// Hugging Face's names, and what a tokenizer needs. Untrusted input: every size is checked against
-// the file before it is used.
+// A model on disk, opened and checked but not read: config, memory-mapped tensors under Hugging
+// Face's names, what a tokenizer needs. Untrusted: each size is checked against the file before
+// use.
 #pragma once
 
 #include <array>
@@ -22,8 +22,7 @@
 
 namespace nibble {
 
-// How a tensor's values are stored. Q… are GGUF block types (reference: ggml); the last three are
-// bitsandbytes' (TensorRef::quantized).
+// How a tensor's values are stored. Q… are GGUF's (ggml), the last three bitsandbytes' (quantized).
 enum class TensorType : uint8_t {
   kF32,
   kF16,
@@ -41,14 +40,18 @@ enum class TensorType : uint8_t {
   kINT8
 };
 const char* Name(TensorType type);
-int64_t BlockValues(TensorType type);  // values of one block; 1 for plain types
+int64_t BlockValues(TensorType type);  // 1 for plain types
 int64_t BlockBytes(TensorType type);
 constexpr bool IsBitsAndBytes(TensorType type) { return type >= TensorType::kNF4; }
+WeightFormat FormatOf(TensorType type);  // of a bitsandbytes type
+// `module` is some of the words between the dots of `name`, side by side: "mlp.gate" of
+// "layers.3.mlp.gate.weight".
+bool IsPartOf(std::string_view module, std::string_view name);
 
 // What bitsandbytes keeps beside a matrix's codes. Pointers lead into the mapped file, perhaps
 // unaligned; their arrays have exactly the sizes that kernels/four_bit.h and kernels/int8.h tell.
 struct QuantizedTensor {
-  DType source_dtype = DType::kF16;  // the matrix's before it was quantized
+  DType source_dtype = DType::kF16;  // before it was quantized; INT8: fp16, which it passes through
   const uint8_t* absmax = nullptr;   // fp32, or 8-bit codes when double_quant; INT8: SCB
   // 4 bits only.
   int32_t group_size = 64;
@@ -82,17 +85,17 @@ struct TensorRef {
 // undone. out.size() == count * cols(). Thread-safe.
 void ReadRows(const TensorRef& tensor, int64_t first, int64_t count, std::span<float> out);
 
-// A matrix in bitsandbytes' form, bit for bit as the file has it. The type is kNF4 or kFP4; kINT8.
-FourBitMatrix ReadFourBit(const TensorRef& tensor);
-Int8Matrix ReadInt8(const TensorRef& tensor);
+// A matrix in bitsandbytes' form, bit for bit as the file has it; another type aborts.
+FourBitMatrix ReadFourBit(const TensorRef& tensor);  // kNF4, kFP4
+Int8Matrix ReadInt8(const TensorRef& tensor);        // kINT8
 
 // The tokenizer as GGUF's metadata tells it.
 struct GgufTokenizer {
   std::string model;  // "gpt2", "bert", "llama"
   std::string pre;    // "smollm", "llama-bpe", …
   std::vector<std::string> tokens;
-  std::vector<int32_t>
-      token_types;  // 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte
+  // 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
+  std::vector<int32_t> token_types;
   std::vector<std::string> merges;
   std::optional<int32_t> bos_id, eos_id, unk_id, pad_id;
   std::optional<bool> add_bos, add_eos;
@@ -112,29 +115,28 @@ class Checkpoint {
  public:
   // path: a directory in Hugging Face layout or a .gguf file.
   // Errors: NOT_FOUND (no such path), DATA_LOSS (corrupt: file, what, where), UNIMPLEMENTED (an
-  // architecture, tensor type or format we do not have, by name), INVALID_ARGUMENT (not a model),
-  // FAILED_PRECONDITION (config.json and tensors disagree: both values named; or a file that may
-  // not be read), INTERNAL (the system failed to read).
+  // architecture, tensor type or format we do not have, by name), INVALID_ARGUMENT (not a model; a
+  // quantized matrix's scale that is NaN or infinite), FAILED_PRECONDITION (config.json and tensors
+  // disagree: both named; or a file that may not be read), INTERNAL (the system failed to read).
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path);
   ~Checkpoint();
 
   const std::string& path() const { return path_; }
   const ModelConfig& config() const { return config_; }
   const std::vector<TensorRef>& tensors() const { return tensors_; }
-  const TensorRef* Find(std::string_view name) const;  // null if absent
-  const std::string& config_source() const {
-    return config_source_;
-  }  // "config.json", for messages
-  // DATA_LOSS when a mapped file was written to since Open. A load checks this after its last
-  // ReadRows: what it read from a file that changed meanwhile is worth nothing.
+  const TensorRef* Find(std::string_view name) const;                  // null if absent
+  const std::string& config_source() const { return config_source_; }  // for messages
+  // DATA_LOSS when a mapped file was written to since Open. Checked after the last read of values:
+  // what was read from a file that changed meanwhile is worth nothing.
   absl::Status CheckUnchanged() const;
+  // MappedFile::Stamp of every file of tensors.
+  std::vector<std::string> FileStamps() const;
 
-  // At most one is present. Both absent: the model serves token ids.
+  // At most one; neither: the model serves token ids.
   const std::optional<GgufTokenizer>& gguf_tokenizer() const { return gguf_tokenizer_; }
   const std::optional<HuggingFaceTokenizer>& hf_tokenizer() const { return hf_tokenizer_; }
   const std::string& chat_template() const { return chat_template_; }  // empty: none
-  std::string bos_token,
-      eos_token;  // texts for the chat template; filled from the tokenizer's files when known
+  std::string bos_token, eos_token;  // for the chat template, when the tokenizer's files know them
 
  private:
   Checkpoint(std::string path, CheckpointParts parts);
