@@ -74,6 +74,12 @@ const TensorRef* Checkpoint::Find(std::string_view name) const {
   return found == index_.end() ? nullptr : &tensors_[found->second];
 }
 
+std::vector<std::string> Checkpoint::FileStamps() const {
+  std::vector<std::string> stamps;
+  for (const auto& file : files_) stamps.push_back(file->Stamp());
+  return stamps;
+}
+
 absl::Status Checkpoint::CheckUnchanged() const {
   for (const std::unique_ptr<MappedFile>& file : files_) {
     if (absl::Status status = file->CheckUnchanged(); !status.ok()) return status;

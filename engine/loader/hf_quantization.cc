@@ -44,12 +44,6 @@ std::optional<QuantizationConfig> ReadBitsAndBytes(Fields& fields) {
   return out;
 }
 
-WeightFormat FormatOf(TensorType type) {
-  return type == TensorType::kINT8  ? WeightFormat::kInt8
-         : type == TensorType::kFP4 ? WeightFormat::kFp4
-                                    : WeightFormat::kNf4;
-}
-
 }  // namespace
 
 std::optional<QuantizationConfig> ReadQuantizationConfig(Fields& fields) {

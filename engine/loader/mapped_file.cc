@@ -68,6 +68,11 @@ MappedFile::~MappedFile() {
   close(fd_);
 }
 
+std::string MappedFile::Stamp() const {
+  return absl::StrCat(name_, ":", opened_.st_size, ":", opened_.st_mtim.tv_sec, ".",
+                      opened_.st_mtim.tv_nsec);
+}
+
 absl::Status MappedFile::CheckUnchanged() const {
   struct stat now = {};
   if (fstat(fd_, &now) != 0) return SystemError(name_, errno);

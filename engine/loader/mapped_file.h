@@ -29,6 +29,8 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   const std::string& name() const { return name_; }  // the base name
+  // Name, size and time of modification at Open: "model.safetensors:5044:1700000000.123".
+  std::string Stamp() const;
   std::span<const uint8_t> bytes() const { return bytes_; }
   // DATA_LOSS when the file's size or time of modification is not what it was at Open.
   absl::Status CheckUnchanged() const;

@@ -1,8 +1,10 @@
 // Tensor types, shapes and the reading of rows: the part of checkpoint.h that touches values.
+#include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "engine/loader/bitsandbytes_values.h"
 #include "engine/loader/checkpoint.h"
 #include "engine/loader/dequantize.h"
+#include "engine/status.h"
 
 namespace nibble {
 namespace {
@@ -37,6 +39,17 @@ int64_t StoredRow(const TensorRef& tensor, int64_t row) {
 const char* Name(TensorType type) { return Traits(type).name; }
 int64_t BlockValues(TensorType type) { return Traits(type).block_values; }
 int64_t BlockBytes(TensorType type) { return Traits(type).block_bytes; }
+
+WeightFormat FormatOf(TensorType type) {
+  return type == TensorType::kNF4   ? WeightFormat::kNf4
+         : type == TensorType::kFP4 ? WeightFormat::kFp4
+                                    : WeightFormat::kInt8;
+}
+
+bool IsPartOf(std::string_view module, std::string_view name) {
+  const auto dotted = [](std::string_view text) { return absl::StrCat(".", Str(text), "."); };
+  return dotted(name).find(dotted(module)) != std::string::npos;
+}
 
 int64_t TensorRef::cols() const {
   int64_t product = 1;
