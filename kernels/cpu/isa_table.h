@@ -58,9 +58,6 @@ struct MatMulTask {
   // 4 bits and INT8: of this super panel, or of the whole matrix when groups straddle rows.
   const void* scales;
 
-  // INT8 only.
-  Int8Rows int8;
-
   // 4 bits only.
   int64_t group_size;
   int32_t double_quant;
@@ -68,6 +65,9 @@ struct MatMulTask {
   float nested_offset;
   const float* map;       // [256]
   const float* codebook;  // [16]
+
+  // INT8 only.
+  Int8Rows int8;
 };
 
 // Keys and values of one KV head as pages of 16 slots.
