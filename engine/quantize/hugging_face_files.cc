@@ -33,6 +33,14 @@ std::string TokenizerConfig(const Checkpoint& checkpoint, const HuggingFaceForm&
   return json::Write(json::Object(std::move(config)));
 }
 
+// One id, a list of them, or null.
+Value EosIds(const ModelConfig& config) {
+  Value::Array ids;
+  for (const int32_t id : config.generation.eos_token_ids) ids.push_back(json::Integer(id));
+  if (ids.empty()) return json::Null();
+  return ids.size() == 1 ? ids[0] : json::Array(std::move(ids));
+}
+
 }  // namespace
 
 Value::Object TokenIds(const Checkpoint& checkpoint) {
@@ -41,17 +49,11 @@ Value::Object TokenIds(const Checkpoint& checkpoint) {
     bos = checkpoint.gguf_tokenizer()->bos_id;
     pad = checkpoint.gguf_tokenizer()->pad_id;
   }
-  Value::Array eos;
-  for (const int32_t id : checkpoint.config().generation.eos_token_ids) {
-    eos.push_back(json::Integer(id));
-  }
   const auto value = [](std::optional<int32_t> id) {
     return id.has_value() ? json::Integer(*id) : json::Null();
   };
   return {{"bos_token_id", value(bos)},
-          {"eos_token_id", eos.empty()       ? json::Null()
-                           : eos.size() == 1 ? eos[0]
-                                             : json::Array(std::move(eos))},
+          {"eos_token_id", EosIds(checkpoint.config())},
           {"pad_token_id", value(pad)}};
 }
 

@@ -64,7 +64,7 @@ void Append(const Value& value, int depth, std::string* out);
 
 void NewLine(int depth, std::string* out) {
   out->push_back('\n');
-  out->append(static_cast<size_t>(2 * depth), ' ');
+  out->append(2 * static_cast<size_t>(depth), ' ');
 }
 
 void AppendObject(const Value::Object& members, int depth, std::string* out) {

@@ -43,8 +43,8 @@ constexpr std::string_view kTekken =
 
 struct FormRow {
   std::array<std::string_view, 4> names;    // of tokenizer.ggml.pre
-  bool digits = false;                      // each by itself, before anything else
   std::array<std::string_view, 3> regexes;  // of the steps Split; none: ByteLevel's own
+  bool digits = false;                      // each by itself, before anything else
   bool only_matches = false;                // Split drops what does not match
   bool nfc = false;
   bool ignore_merges = false;
@@ -54,8 +54,8 @@ struct FormRow {
 
 constexpr FormRow kRows[] = {
     {.names = {"gpt-2", "phi-2"}, .regexes = {}},
-    {.names = {"smollm", "starcoder", "refact"}, .digits = true, .regexes = {}},
-    {.names = {"command-r"}, .digits = true, .regexes = {}, .nfc = true, .add_bos = true},
+    {.names = {"smollm", "starcoder", "refact"}, .regexes = {}, .digits = true},
+    {.names = {"command-r"}, .regexes = {}, .digits = true, .nfc = true, .add_bos = true},
     {.names = {"llama-bpe", "llama3", "llama-v3"},
      .regexes = {kLlama3},
      .ignore_merges = true,
