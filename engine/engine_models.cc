@@ -46,8 +46,7 @@ int64_t CountParameters(const Checkpoint& checkpoint) {
   return parameters;
 }
 
-void Describe(const LoadedModel& loaded, ModelDescription* description) {
-  const Model& model = *loaded.model;
+void Describe(const Model& model, int64_t parameters, ModelDescription* description) {
   description->config = model.config();
   description->options = model.options();
   description->can_generate = model.can_generate();
@@ -56,37 +55,9 @@ void Describe(const LoadedModel& loaded, ModelDescription* description) {
   description->has_chat_template = model.chat_template() != nullptr;
   description->max_context = model.max_context();
   description->kv_tokens = model.kv_cache().num_pages * kPageSlots;
-  description->parameters = loaded.parameters;
+  description->parameters = parameters;
+  description->vocabulary = VocabularyOf(model);
   description->memory = model.plan();
-}
-
-// What Describe would say of the model if it were loaded.
-absl::Status DescribeUnloaded(const Checkpoint& checkpoint, int64_t free_bytes,
-                              ModelDescription* description) {
-  description->config = checkpoint.config();
-  const bool decoder = FindArchitecture(checkpoint.config().architecture).has_kv_cache;
-  description->can_generate = decoder;
-  description->can_embed = !decoder;
-  description->has_tokenizer =
-      checkpoint.hf_tokenizer().has_value() || checkpoint.gguf_tokenizer().has_value();
-  description->has_chat_template =
-      description->has_tokenizer && !checkpoint.chat_template().empty();
-  description->parameters = CountParameters(checkpoint);
-  absl::StatusOr<ModelOptions> options = ResolveOptions(description->options, checkpoint.config());
-  if (!options.ok()) return options.status();
-  if (decoder) {
-    MemoryPlan others;
-    for (const MemoryItem& item : description->memory.items) {
-      if (item.kind != MemoryKind::kKvCache) others.items.push_back(item);
-    }
-    const absl::StatusOr<KvCache> kv =
-        SizeKvCache(checkpoint.config(), others, free_bytes, &*options);
-    if (!kv.ok()) return kv.status();
-    description->kv_tokens = kv->num_pages * kPageSlots;
-  }
-  description->max_context = options->max_context;
-  description->options = *std::move(options);
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -124,7 +95,7 @@ absl::StatusOr<ModelDescription> Engine::LoadModel(
                   : Error(absl::StatusCode::kUnavailable, "DRAINING",
                           "the server shut down while the model was loading");
   }
-  Describe(*loaded, &description);
+  Describe(*loaded->model, loaded->parameters, &description);
   core.registry.FinishLoad(
       description, std::make_unique<ServedModel>(std::move(loaded->model), core.admission()));
   return GetModel(request.name);
@@ -155,14 +126,10 @@ absl::StatusOr<ModelDescription> Engine::EstimateModel(const LoadRequest& reques
   const absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(request.source);
   if (!checkpoint.ok()) return checkpoint.status();
   const int64_t free_bytes = core_->ledger.budget_bytes() - core_->ledger.used_bytes();
-  absl::StatusOr<MemoryPlan> plan =
+  const absl::StatusOr<std::unique_ptr<Model>> model =
       Model::Plan(**checkpoint, request.options, core_->options.limits, backend, free_bytes);
-  if (!plan.ok()) return plan.status();
-  description.memory = *std::move(plan);
-  if (absl::Status status = DescribeUnloaded(**checkpoint, free_bytes, &description);
-      !status.ok()) {
-    return status;
-  }
+  if (!model.ok()) return model.status();
+  Describe(**model, CountParameters(**checkpoint), &description);
   return description;
 }
 

@@ -27,6 +27,7 @@ struct ModelDescription {
   int64_t max_context = 0;
   int64_t kv_tokens = 0;  // positions that the KV cache holds
   int64_t parameters = 0;
+  int64_t vocabulary = 0;  // token ids are 0 … vocabulary-1: those that the tokenizer knows
   MemoryPlan memory;
 };
 

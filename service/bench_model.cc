@@ -89,7 +89,7 @@ class ModelBench {
 
  private:
   std::vector<int32_t> RandomTokens(int64_t count) {
-    std::uniform_int_distribution<int32_t> token(0, static_cast<int32_t>(model_.config.vocab) - 1);
+    std::uniform_int_distribution<int32_t> token(0, static_cast<int32_t>(model_.vocabulary) - 1);
     std::vector<int32_t> ids(static_cast<size_t>(count));
     for (int32_t& id : ids) id = token(random_);
     return ids;
@@ -122,12 +122,13 @@ class ModelBench {
   }
 
   absl::Status Prefill(BenchReport* report) {
-    const auto prefill = TimeToFirstToken(options_.prompt_tokens);
+    const int64_t length = std::min(options_.prompt_tokens, model_.max_context - 1);
+    const auto prefill = TimeToFirstToken(length);
     if (!prefill.ok()) return prefill.status();
     const auto first = TimeToFirstToken(30);
     if (!first.ok()) return first.status();
-    report->Add(absl::StrCat("prefill_", options_.prompt_tokens, "_tokens_per_second"),
-                static_cast<double>(options_.prompt_tokens) / *prefill);
+    report->Add(absl::StrCat("prefill_", length, "_tokens_per_second"),
+                static_cast<double>(length) / *prefill);
     report->Add("time_to_first_token_prompt_30_ms", *first * 1e3);
     return absl::OkStatus();
   }
@@ -237,7 +238,7 @@ int RunBenchModel(const Arguments& args) {
   const auto model_options = ToModelOptions(options.model);
   if (options.path.empty() || options.decode_tokens < 2 || options.repetitions < 1 ||
       !model_options.ok()) {
-    std::fprintf(stderr, "nibble bench model: %s\n",
+    std::fprintf(stderr, "nibble bench model: %s\n(nibble bench model --help tells the flags)\n",
                  options.path.empty() ? "PATH is required"
                  : model_options.ok() ? "--decode-tokens must be at least 2, --repetitions 1"
                                       : std::string(model_options.status().message()).c_str());

@@ -118,7 +118,7 @@ int RunInspect(const Arguments& args) {
   absl::StatusOr<ModelOptions> options = ToModelOptions(model_flags);
   if (path.empty() || !options.ok()) {
     std::fprintf(
-        stderr, "nibble inspect: %s\n",
+        stderr, "nibble inspect: %s\n(nibble inspect --help tells the flags)\n",
         path.empty() ? "PATH is required" : std::string(options.status().message()).c_str());
     return 2;
   }

@@ -14,6 +14,7 @@ int RunGenerate(const Arguments& args);
 int RunEmbed(const Arguments& args);
 int RunHealth(const Arguments& args);
 int RunInspect(const Arguments& args);
+int RunQuantize(const Arguments& args);
 int RunBench(const Arguments& args);
 
 }  // namespace nibble

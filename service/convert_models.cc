@@ -29,8 +29,9 @@ absl::StatusOr<std::optional<WeightFormat>> FromProto(v1::WeightFormat proto) {
     case v1::WEIGHT_FORMAT_BF16:
       return WeightFormat::kBf16;
     case v1::WEIGHT_FORMAT_FP4:
+      return WeightFormat::kFp4;
     case v1::WEIGHT_FORMAT_INT8:
-      return NotInThisVersion("options.weights", v1::WeightFormat_Name(proto));
+      return WeightFormat::kInt8;
     default:
       return UnknownValue("options.weights", proto);
   }
@@ -116,12 +117,16 @@ std::string BaseName(std::string path) {
 }
 
 void OptionsToProto(const ModelOptions& options, v1::Model* proto) {
-  const bool quantized = options.weights.value_or(WeightFormat::kNf4) == WeightFormat::kNf4;
-  proto->set_weights(quantized ? v1::WEIGHT_FORMAT_NF4 : v1::WEIGHT_FORMAT_BF16);
-  if (quantized) {
+  static constexpr std::array<v1::WeightFormat, kNumWeightFormats> kFormats = {
+      v1::WEIGHT_FORMAT_NF4, v1::WEIGHT_FORMAT_FP4, v1::WEIGHT_FORMAT_INT8, v1::WEIGHT_FORMAT_BF16,
+      v1::WEIGHT_FORMAT_BF16};
+  const WeightFormat format = options.weights.value_or(WeightFormat::kNf4);
+  proto->set_weights(kFormats[static_cast<size_t>(format)]);
+  if (IsFourBit(format)) {
     proto->set_group_size(options.group_size);
     proto->set_double_quant(options.double_quant);
   }
+  for (const std::string& module : options.skip_modules) proto->add_skip_modules(module);
 }
 
 void EmbeddingToProto(const ModelDescription& model, v1::Model* proto) {
@@ -165,6 +170,7 @@ absl::StatusOr<ModelOptions> FromProto(const v1::LoadOptions& proto, const std::
   options.kv_dtype = *kv_dtype;
   options.max_context = proto.max_context();
   options.kv_bytes = proto.kv_bytes();
+  options.skip_modules.assign(proto.skip_modules().begin(), proto.skip_modules().end());
   return options;
 }
 
@@ -187,7 +193,7 @@ void ToProto(const ModelDescription& model, v1::Model* proto) {
   proto->set_max_context(model.max_context);
   proto->set_kv_tokens(model.kv_tokens);
   proto->set_parameters(model.parameters);
-  proto->set_vocabulary(model.config.vocab);
+  proto->set_vocabulary(model.vocabulary);
   if (model.can_embed) EmbeddingToProto(model, proto);
   MemoryToProto(model.memory, proto);
 }

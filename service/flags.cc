@@ -231,7 +231,7 @@ void Flags::AddChoice(std::string name, std::string* target, std::vector<std::st
           }});
 }
 
-void Flags::AddPositional(std::string* target) { positional_ = target; }
+void Flags::AddPositional(std::string* target) { positionals_.push_back(target); }
 
 absl::Status Flags::Unknown(std::string_view name) const {
   const std::string* nearest = nullptr;
@@ -264,10 +264,12 @@ absl::Status Flags::Parse(const std::vector<std::string>& args) {
       return absl::OkStatus();
     }
     if (!arg.starts_with("--")) {
-      if (positional_ == nullptr || !positional_->empty()) {
+      const auto free = std::find_if(positionals_.begin(), positionals_.end(),
+                                     [](const std::string* text) { return text->empty(); });
+      if (free == positionals_.end()) {
         return absl::InvalidArgumentError(absl::StrCat("unexpected argument \"", arg, "\""));
       }
-      *positional_ = arg;
+      **free = arg;
       continue;
     }
     const size_t equals = arg.find('=');

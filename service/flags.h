@@ -45,7 +45,7 @@ class Flags {
   // One of a closed set.
   void AddChoice(std::string name, std::string* target, std::vector<std::string> choices,
                  std::string help);
-  // Accepts one argument that is no flag, shown as `name` in the usage line.
+  // Accepts one more argument that is no flag; they are filled in order.
   void AddPositional(std::string* target);
 
   // args: what follows the command's name. Errors: INVALID_ARGUMENT naming the flag, with the
@@ -72,7 +72,7 @@ class Flags {
   std::string usage_, summary_, group_;
   std::map<std::string, Flag> flags_;
   std::vector<std::string> order_;
-  std::string* positional_ = nullptr;
+  std::vector<std::string*> positionals_;
   bool help_wanted_ = false;
 };
 

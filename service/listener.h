@@ -5,7 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "service/fd.h"
+#include "engine/fd.h"
 
 namespace nibble {
 

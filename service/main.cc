@@ -20,6 +20,7 @@ constexpr Command kCommands[] = {
     {"embed", nibble::RunEmbed, "ask a running server for embeddings, or for a similarity table"},
     {"health", nibble::RunHealth, "ask a running server whether it serves (for probes)"},
     {"inspect", nibble::RunInspect, "show a model's tensors and memory plan; loads nothing"},
+    {"quantize", nibble::RunQuantize, "write a model as a bitsandbytes checkpoint"},
     {"bench", nibble::RunBench, "measure a model, or a running server"},
 };
 

@@ -14,14 +14,13 @@ absl::Status Unwanted(const std::string& key, const std::string& value, const ch
 }
 
 absl::Status SetWeights(const std::string& value, ModelOptions* options) {
-  if (value == "nf4") {
-    options->weights = WeightFormat::kNf4;
-  } else if (value == "bf16") {
-    options->weights = WeightFormat::kBf16;
-  } else {
-    return Unwanted("weights", value, "nf4 or bf16");
+  for (const WeightFormat format :
+       {WeightFormat::kNf4, WeightFormat::kFp4, WeightFormat::kInt8, WeightFormat::kBf16}) {
+    if (value != Name(format)) continue;
+    options->weights = format;
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  return Unwanted("weights", value, "nf4, fp4, int8 or bf16");
 }
 
 absl::Status SetKvDtype(const std::string& value, ModelOptions* options) {
@@ -47,13 +46,18 @@ absl::Status Set(const std::string& key, const std::string& value, ModelOptions*
     if (!absl::SimpleAtoi(value, &options->group_size)) return Unwanted(key, value, "a number");
     return absl::OkStatus();
   }
+  if (key == "skip_modules") {
+    options->skip_modules = absl::StrSplit(value, '+', absl::SkipEmpty());
+    return absl::OkStatus();
+  }
   if (key == "max_context") {
     if (!absl::SimpleAtoi(value, &options->max_context)) return Unwanted(key, value, "a number");
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "unknown option \"", key,
-      "\"; want weights, group_size, double_quant, kv_dtype, max_context or kv_bytes"));
+      "\"; want weights, group_size, double_quant, skip_modules, kv_dtype, max_context or "
+      "kv_bytes"));
 }
 
 }  // namespace
@@ -84,10 +88,13 @@ absl::StatusOr<LoadRequest> ParseModelSpec(const std::string& spec) {
 
 void AddModelFlags(Flags* flags, ModelFlags* options) {
   flags->Group("Model");
-  flags->Add("weights", &options->weights, "nf4|bf16", "How to hold the matrices; empty: nf4.");
+  flags->Add("weights", &options->weights, "nf4|fp4|int8|bf16",
+             "How to hold the matrices; empty: as the file is quantized, else nf4.");
   flags->Add("group-size", &options->group_size, "N",
              "Weights that share a scale: 32, 64, 128 ... 4096.");
   flags->Add("double-quant", &options->double_quant, "Hold the scales in 8 bits.");
+  flags->Add("skip-modules", &options->skip_modules, "NAME,...",
+             "Modules whose matrices stay in 16 bits.");
   flags->Add("kv-dtype", &options->kv_dtype, "fp16|bf16|fp32",
              "Keys and values; empty: bf16 for bf16 models, else fp16.");
   flags->Add("max-context", &options->max_context, "TOKENS",
@@ -100,6 +107,7 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
   ModelOptions options;
   options.group_size = flags.group_size;
   options.double_quant = flags.double_quant;
+  options.skip_modules = absl::StrSplit(flags.skip_modules, ',', absl::SkipEmpty());
   options.max_context = flags.max_context;
   options.kv_bytes = flags.kv_bytes;
   if (!flags.weights.empty()) {

@@ -9,8 +9,8 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "engine/fd.h"
 #include "engine/status.h"
-#include "service/fd.h"
 
 namespace nibble {
 namespace {

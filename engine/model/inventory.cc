@@ -52,17 +52,44 @@ WeightSpec SixteenBits(const TensorRef& tensor) {
   return spec;
 }
 
+// The form of a matrix that is quantized already: its own.
+WeightSpec StoredForm(const TensorRef& tensor, float int8_threshold) {
+  const QuantizedTensor& quantized = *tensor.quantized;
+  WeightSpec spec;
+  spec.format = FormatOf(tensor.type);
+  spec.outlier_threshold = int8_threshold;
+  if (!IsFourBit(spec.format)) return spec;
+  spec.group_size = quantized.group_size;
+  spec.double_quant = quantized.double_quant;
+  FourBitMatrix tables;
+  tables.format = spec.format;
+  tables.double_quant = quantized.double_quant;
+  tables.codebook = quantized.codebook;
+  tables.nested_map = quantized.nested_map;
+  spec.own_tables = NeedsOwnTables(tables);
+  return spec;
+}
+
 std::string ShapeText(const std::vector<int64_t>& shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ","), "]");
 }
 
 }  // namespace
 
+const TensorRef* FirstQuantized(const Checkpoint& checkpoint) {
+  for (const TensorRef& tensor : checkpoint.tensors()) {
+    if (IsBitsAndBytes(tensor.type)) return &tensor;
+  }
+  return nullptr;
+}
+
 Inventory::Inventory(const Checkpoint& checkpoint, const ModelOptions& options)
     : checkpoint_(&checkpoint) {
   matrix_form_.format = options.weights.value_or(WeightFormat::kNf4);
   matrix_form_.group_size = options.group_size;
   matrix_form_.double_quant = options.double_quant;
+  skip_modules_ = options.skip_modules;
+  file_is_quantized_ = FirstQuantized(checkpoint) != nullptr;
 }
 
 const TensorRef* Inventory::Find(const std::string& name, std::initializer_list<int64_t> shape) {
@@ -96,14 +123,28 @@ const Weight* Inventory::Add(const TensorRef* tensor, MemoryKind kind, const Wei
   return &matrix.weight;
 }
 
+WeightSpec Inventory::FormOf(const TensorRef& tensor) const {
+  if (IsBitsAndBytes(tensor.type)) {
+    const std::optional<QuantizationConfig>& config = checkpoint_->config().quantization;
+    return StoredForm(tensor, config.value_or(QuantizationConfig{}).int8_threshold);
+  }
+  if (file_is_quantized_) return SixteenBits(tensor);  // skipped by whoever quantized it
+  for (const std::string& module : skip_modules_) {
+    if (IsPartOf(module, tensor.name)) return SixteenBits(tensor);
+  }
+  return matrix_form_;
+}
+
 const Weight* Inventory::Matrix(const std::string& name, int64_t n, int64_t k) {
   const TensorRef* tensor = Find(name, {n, k});
-  return tensor == nullptr ? nullptr : Add(tensor, MemoryKind::kWeights, matrix_form_);
+  return tensor == nullptr ? nullptr : Add(tensor, MemoryKind::kWeights, FormOf(*tensor));
 }
 
 const Weight* Inventory::Head(const std::string& name, int64_t n, int64_t k) {
   const TensorRef* tensor = Find(name, {n, k});
-  return tensor == nullptr ? nullptr : Add(tensor, MemoryKind::kWeights, SixteenBits(*tensor));
+  if (tensor == nullptr) return nullptr;
+  const bool quantized = IsBitsAndBytes(tensor->type);
+  return Add(tensor, MemoryKind::kWeights, quantized ? FormOf(*tensor) : SixteenBits(*tensor));
 }
 
 const Weight* Inventory::Table(const std::string& name, int64_t n, int64_t k) {
@@ -143,6 +184,10 @@ void Inventory::Place(const Backend& backend, MemoryPlan* plan) {
     if (matrix.size.nested == 0) continue;
     matrix.nested_at = arena(matrix.kind).Take(matrix.size.nested, kSmallAlignment);
   }
+  for (PlacedMatrix& matrix : matrices_) {
+    if (matrix.size.tables == 0) continue;
+    matrix.tables_at = arena(matrix.kind).Take(matrix.size.tables, kSmallAlignment);
+  }
   for (PlacedVector& vector : vectors_) {
     const int64_t bytes = vector.view.length * SizeOf(vector.view.dtype);
     plan->items.push_back({MemoryKind::kWeights, vector.tensor->name, bytes});
@@ -164,6 +209,7 @@ void Inventory::Bind(char* weights, char* embeddings) {
     matrix.weight.codes = arena + matrix.codes_at;
     if (matrix.size.scales > 0) matrix.weight.scales = arena + matrix.scales_at;
     if (matrix.size.nested > 0) matrix.weight.nested = arena + matrix.nested_at;
+    if (matrix.size.tables > 0) matrix.weight.tables = arena + matrix.tables_at;
   }
   for (PlacedVector& vector : vectors_) vector.view.data = weights + vector.at;
 }

@@ -3,13 +3,15 @@
 // enough to plan. Knows no values: weight_loader fills the memory.
 //
 // Two arenas, so arranged that no array of a usual model is padded:
-//   weights    := codes of every matrix (64-aligned), scales (16), nested scales (4), vectors (4)
+//   weights    := codes of every matrix (64-aligned), scales (16), nested scales (4), tables (4),
+//                 vectors (4)
 //   embeddings := values of every table (64-aligned)
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "engine/loader/checkpoint.h"
@@ -19,6 +21,9 @@
 namespace nibble {
 
 struct ModelOptions;
+
+// The first matrix that the file holds in bitsandbytes' form; null: the file is not quantized.
+const TensorRef* FirstQuantized(const Checkpoint& checkpoint);
 
 // y = x·Wᵀ + b; bias may be absent.
 struct Linear {
@@ -31,7 +36,8 @@ struct PlacedMatrix {
   const TensorRef* tensor = nullptr;  // valid while the checkpoint lives
   MemoryKind kind = MemoryKind::kWeights;
   PackedSize size;
-  int64_t codes_at = 0, scales_at = 0, nested_at = 0;  // offsets in the arena of `kind`
+  // Offsets in the arena of `kind`.
+  int64_t codes_at = 0, scales_at = 0, nested_at = 0, tables_at = 0;
   Weight weight;
 };
 
@@ -51,10 +57,12 @@ class Inventory {
 
   // --- asked by an architecture; a tensor that is absent or of another shape is remembered ---
 
-  const Weight* Matrix(const std::string& name, int64_t n, int64_t k);  // in options.weights
-  const Weight* Head(const std::string& name, int64_t n, int64_t k);    // 16 bits, a weight
-  const Weight* Table(const std::string& name, int64_t n, int64_t k);   // 16 bits, an embedding
-  const VectorView* Vector(const std::string& name, int64_t length);    // in the file's own type
+  // As the file is quantized, else in options.weights unless it is skipped.
+  const Weight* Matrix(const std::string& name, int64_t n, int64_t k);
+  // As the file is quantized, else 16 bits; a weight.
+  const Weight* Head(const std::string& name, int64_t n, int64_t k);
+  const Weight* Table(const std::string& name, int64_t n, int64_t k);  // 16 bits, an embedding
+  const VectorView* Vector(const std::string& name, int64_t length);   // in the file's own type
   // `prefix`.weight and, if it has one, `prefix`.bias.
   Linear Projection(const std::string& prefix, int64_t n, int64_t k, bool has_bias);
 
@@ -81,7 +89,11 @@ class Inventory {
   const Weight* Add(const TensorRef* tensor, MemoryKind kind, const WeightSpec& spec);
 
   const Checkpoint* checkpoint_;
+  WeightSpec FormOf(const TensorRef& tensor) const;
+
   WeightSpec matrix_form_;  // n and k unset
+  std::vector<std::string> skip_modules_;
+  bool file_is_quantized_ = false;
   absl::Status status_;
   std::deque<PlacedMatrix> matrices_;
   std::deque<PlacedVector> vectors_;

@@ -43,6 +43,7 @@ BackendLimits DeviceLimits(const ModelConfig& config, const StepLimits& limits,
   device.max_k = std::max({config.hidden, config.ffn, config.num_heads * config.head_dim});
   device.max_vocab = row.has_kv_cache ? config.vocab : 0;
   device.max_samples = row.has_kv_cache ? limits.max_logit_rows : 0;
+  device.int8 = options.weights == WeightFormat::kInt8;
   return device;
 }
 
@@ -64,15 +65,6 @@ Model::~Model() {
   tokenizer_.reset();
   chat_template_.reset();
   malloc_trim(0);
-}
-
-absl::StatusOr<MemoryPlan> Model::Plan(const Checkpoint& checkpoint, const ModelOptions& options,
-                                       const StepLimits& limits, const Backend& backend,
-                                       int64_t free_bytes) {
-  absl::StatusOr<std::unique_ptr<Model>> model =
-      Prepare(checkpoint, options, limits, backend, free_bytes);
-  if (!model.ok()) return model.status();
-  return std::move((*model)->plan_);
 }
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Load(
@@ -104,7 +96,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::PrepareAndReserve(
   while (true) {
     const int64_t used = ledger->used_bytes();
     absl::StatusOr<std::unique_ptr<Model>> model =
-        Prepare(checkpoint, options, limits, backend, ledger->budget_bytes() - used);
+        Plan(checkpoint, options, limits, backend, ledger->budget_bytes() - used);
     if (!model.ok()) return model.status();
     (*model)->name_ = name;
     absl::StatusOr<Reservation> reservation = ledger->Reserve(name, (*model)->plan_);
@@ -117,15 +109,16 @@ absl::StatusOr<std::unique_ptr<Model>> Model::PrepareAndReserve(
   }
 }
 
-absl::StatusOr<std::unique_ptr<Model>> Model::Prepare(const Checkpoint& checkpoint,
-                                                      const ModelOptions& options,
-                                                      const StepLimits& limits,
-                                                      const Backend& backend, int64_t free_bytes) {
+absl::StatusOr<std::unique_ptr<Model>> Model::Plan(const Checkpoint& checkpoint,
+                                                   const ModelOptions& options,
+                                                   const StepLimits& limits, const Backend& backend,
+                                                   int64_t free_bytes) {
   const ModelConfig& config = checkpoint.config();
   const ArchitectureRow& row = FindArchitecture(config.architecture);
   if (absl::Status status = CheckDimensions(config); !status.ok()) return status;
   if (absl::Status status = row.check(config); !status.ok()) return status;
-  absl::StatusOr<ModelOptions> resolved = ResolveOptions(options, config);
+  absl::StatusOr<ModelOptions> resolved =
+      ResolveOptions(options, config, FirstQuantized(checkpoint));
   if (!resolved.ok()) return resolved.status();
   const StepLimits sized = SizedLimits(limits, row, *resolved);
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -27,9 +28,14 @@ class Inventory;
 class Workspace;
 
 struct ModelOptions {
-  std::optional<WeightFormat> weights;  // kNf4 or kBf16; absent: NF4
+  // kNf4, kFp4, kInt8 or kBf16; absent: as the file is quantized, else NF4. A quantized file keeps
+  // its own form: another one is refused, and the next three say nothing about it.
+  std::optional<WeightFormat> weights;
   int32_t group_size = 64;
   bool double_quant = true;
+  // Matrices that stay in 16 bits: those with one of these names in theirs, whole words between
+  // dots ("lm_head", "mlp.gate"; bitsandbytes' llm_int8_skip_modules).
+  std::vector<std::string> skip_modules;
   std::optional<DType> kv_dtype;  // absent: bf16 for bf16 models, else fp16
   int64_t max_context = 0;        // 0, or more than the model's own: the model's own
   int64_t kv_bytes = 0;  // 0: room for max(max_context, 16384) positions, less if memory is short
@@ -47,13 +53,15 @@ using GemmCalls = std::array<int64_t, kNumWeightFormats>;  // by WeightFormat
 
 class Model {
  public:
-  // What loading this will take, exactly. `free_bytes` bounds the default KV size; an explicit
-  // kv_bytes is taken as it is. Errors: INVALID_ARGUMENT (an option out of range),
-  // FAILED_PRECONDITION (config and tensors disagree; not even one context of KV fits),
-  // UNIMPLEMENTED.
-  static absl::StatusOr<MemoryPlan> Plan(const Checkpoint& checkpoint, const ModelOptions& options,
-                                         const StepLimits& limits, const Backend& backend,
-                                         int64_t free_bytes);
+  // The model as it would be, without device memory: everything but the passes and the cache may
+  // be asked, and plan() is exactly what loading will take. `free_bytes` bounds the default KV
+  // size; an explicit kv_bytes is taken as it is. Errors: INVALID_ARGUMENT (an option out of range
+  // or against a quantized file), FAILED_PRECONDITION (config and tensors disagree; not even one
+  // context of KV fits), UNIMPLEMENTED.
+  static absl::StatusOr<std::unique_ptr<Model>> Plan(const Checkpoint& checkpoint,
+                                                     const ModelOptions& options,
+                                                     const StepLimits& limits,
+                                                     const Backend& backend, int64_t free_bytes);
 
   // Allocates what Plan says (and fails if anything differs), quantizes tensor by tensor, builds
   // the tokenizer. `progress` is called on this thread; `cancelled` is polled between tensors.
@@ -92,11 +100,6 @@ class Model {
   virtual absl::Status Encode(EncodeStep* step) = 0;
 
  protected:
-  // A model that knows its tensors and its workspace but has no memory yet; Plan stops here.
-  static absl::StatusOr<std::unique_ptr<Model>> Prepare(const Checkpoint& checkpoint,
-                                                        const ModelOptions& options,
-                                                        const StepLimits& limits,
-                                                        const Backend& backend, int64_t free_bytes);
   static absl::StatusOr<std::unique_ptr<Model>> PrepareAndReserve(
       const std::string& name, const Checkpoint& checkpoint, const ModelOptions& options,
       const StepLimits& limits, const Backend& backend, Ledger* ledger);

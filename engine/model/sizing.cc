@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/model/inventory.h"
 #include "engine/status.h"
 
 namespace nibble {
@@ -38,6 +39,28 @@ absl::Status DoesNotFit(const KvCache& kv, int64_t max_context, const MemoryPlan
                    others.Breakdown(), "; ", advice));
 }
 
+// A file that is quantized already keeps its form.
+absl::Status FollowFile(const TensorRef* quantized, const ModelOptions& options,
+                        ModelOptions* resolved) {
+  if (quantized == nullptr) return absl::OkStatus();
+  const WeightFormat format = FormatOf(quantized->type);
+  if (options.weights.value_or(format) != format) {
+    return OutOfRange("options.weights", absl::StrCat("weights is ", Name(*options.weights), ", ",
+                                                      quantized->file, " is quantized already, to ",
+                                                      Name(format), "; leave weights out"));
+  }
+  if (!options.skip_modules.empty()) {
+    return OutOfRange("options.skip_modules",
+                      absl::StrCat(quantized->file, " is quantized already, to ", Name(format),
+                                   "; no module can be skipped any more"));
+  }
+  resolved->weights = format;
+  if (!IsFourBit(format)) return absl::OkStatus();
+  resolved->group_size = quantized->quantized->group_size;
+  resolved->double_quant = quantized->quantized->double_quant;
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckDimensions(const ModelConfig& config) {
@@ -61,14 +84,14 @@ absl::Status CheckDimensions(const ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ModelOptions> ResolveOptions(const ModelOptions& options,
-                                            const ModelConfig& config) {
+absl::StatusOr<ModelOptions> ResolveOptions(const ModelOptions& options, const ModelConfig& config,
+                                            const TensorRef* quantized) {
   ModelOptions resolved = options;
   resolved.weights = options.weights.value_or(WeightFormat::kNf4);
-  if (resolved.weights != WeightFormat::kNf4 && resolved.weights != WeightFormat::kBf16) {
-    return OutOfRange("options.weights", absl::StrCat("weights is ", Name(*resolved.weights),
-                                                      ", it may be nf4 or bf16"));
+  if (resolved.weights == WeightFormat::kF16) {
+    return OutOfRange("options.weights", "weights is fp16, it may be nf4, fp4, int8 or bf16");
   }
+  if (absl::Status status = FollowFile(quantized, options, &resolved); !status.ok()) return status;
   if (!IsAllowedGroupSize(options.group_size)) {
     return OutOfRange("options.group_size",
                       absl::StrCat("group_size is ", options.group_size,

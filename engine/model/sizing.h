@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/loader/checkpoint.h"
 #include "engine/memory/ledger.h"
 #include "engine/model/config.h"
 #include "engine/model/model.h"
@@ -20,8 +21,11 @@ inline constexpr int64_t kDefaultKvPositions = 16384;
 // between 1 and 2^31 - 1.
 absl::Status CheckDimensions(const ModelConfig& config);
 
-// Fills in weights, kv_dtype and max_context. Errors: INVALID_ARGUMENT with the option's field.
-absl::StatusOr<ModelOptions> ResolveOptions(const ModelOptions& options, const ModelConfig& config);
+// Fills in weights (from a file that is quantized also group_size and double_quant), kv_dtype and
+// max_context. `quantized`: the file's first quantized matrix, or null.
+// Errors: INVALID_ARGUMENT with the option's field.
+absl::StatusOr<ModelOptions> ResolveOptions(const ModelOptions& options, const ModelConfig& config,
+                                            const TensorRef* quantized);
 
 // Chooses the number of pages: what options.kv_bytes holds, or else the default if `free_bytes`
 // allows it beside `others`, or else what is left. Lowers options->max_context to what an explicit

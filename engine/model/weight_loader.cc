@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -15,6 +14,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "engine/loader/weight_values.h"
 #include "engine/status.h"
 #include "kernels/four_bit.h"
 #include "kernels/half.h"
@@ -26,11 +26,8 @@ constexpr int64_t kSliceValues = 1 << 16;  // 256 KiB in fp32: stays in a core's
 constexpr int64_t kTaskValues = 1 << 22;   // of a 16-bit matrix
 constexpr int64_t kSlackBytes = 32 << 20;
 constexpr std::chrono::milliseconds kPollInterval{100};  // for cancellation
-constexpr uint32_t kInfinity = 0x7f800000u;
-constexpr uint32_t kLargestF16 = 0x477fe000u;       // 65504
-constexpr uint32_t kRoundsToBf16Inf = 0x7f7f8000u;  // and everything above it
 
-// Rows of one matrix, done by one thread. NF4 matrices are one task each.
+// Rows of one matrix, done by one thread. Quantized matrices are one task each.
 struct Task {
   PlacedMatrix* matrix = nullptr;
   int64_t first_row = 0;
@@ -45,40 +42,27 @@ int64_t SliceRows(int64_t rows, int64_t cols, int64_t unit) {
   return std::min(rows, std::max<int64_t>(kSliceValues / cols / unit, 1) * unit);
 }
 
-// |value|'s bits order like |value|; NaN and infinity come last.
-uint32_t LargestMagnitude(std::span<const float> values) {
-  int32_t largest = 0;
-  for (const float value : values) {
-    largest = std::max(largest, std::bit_cast<int32_t>(value) & 0x7fffffff);
-  }
-  return static_cast<uint32_t>(largest);
-}
-
-absl::Status NotFinite(const TensorRef& tensor, int64_t first_row, std::span<const float> values,
-                       uint32_t limit) {
-  const auto bad = std::find_if(values.begin(), values.end(), [&](float value) {
-    return (std::bit_cast<uint32_t>(value) & 0x7fffffffu) >= limit;
-  });
-  const int64_t flat = first_row * tensor.cols() + (bad - values.begin());
-  const std::string index = tensor.shape.size() < 2 ? absl::StrCat("[", flat, "]")
-                                                    : absl::StrCat("[", flat / tensor.cols(), ",",
-                                                                   flat % tensor.cols(), "]");
-  return Error(absl::StatusCode::kInvalidArgument, "WEIGHT_NOT_FINITE",
-               absl::StrCat(tensor.file, ": tensor \"", tensor.name, "\" is ", *bad, " at ", index,
-                            "; a weight must be finite"));
-}
-
 DType HalfType(WeightFormat format) {
   return format == WeightFormat::kBf16 ? DType::kBF16 : DType::kF16;
 }
 
+// What a quantized matrix takes outside the device: codes, fp32 scales and their 8-bit codes.
+int64_t QuantizedBytes(const WeightSpec& spec) {
+  const int64_t values = spec.n * spec.k;
+  if (spec.format == WeightFormat::kInt8) return values + spec.n * 4;
+  return values / 2 + (values / spec.group_size + 1) * 5;
+}
+
 Task QuantizeTask(PlacedMatrix* matrix) {
   const WeightSpec& spec = matrix->weight.spec;
-  // The fewest rows that are whole groups.
-  const int64_t unit = spec.group_size / std::gcd<int64_t>(spec.group_size, spec.k);
+  int64_t held = QuantizedBytes(spec);
+  if (IsBitsAndBytes(matrix->tensor->type)) {
+    return {matrix, 0, spec.n, spec.n, held, matrix->tensor->bytes};
+  }
+  // The fewest rows that are whole groups; every row of INT8 is one.
+  const int64_t unit =
+      IsFourBit(spec.format) ? spec.group_size / std::gcd<int64_t>(spec.group_size, spec.k) : 1;
   const int64_t slice_rows = SliceRows(spec.n, spec.k, unit);
-  const int64_t values = spec.n * spec.k, groups = values / spec.group_size + 1;
-  const int64_t held = values / 2 + groups * 5;  // codes, fp32 scales and their 8-bit codes
   return {matrix, 0, spec.n, slice_rows, held + slice_rows * spec.k * 4, matrix->tensor->bytes};
 }
 
@@ -113,7 +97,7 @@ class WeightLoader {
     for (PlacedMatrix& matrix : inventory_->matrices()) {
       const WeightSpec& spec = matrix.weight.spec;
       largest = std::max(largest, spec.n * spec.k * 4);
-      if (spec.format == WeightFormat::kNf4) {
+      if (!IsSixteenBit(spec.format)) {
         tasks.push_back(QuantizeTask(&matrix));
       } else {
         AddRoundTasks(&matrix, &tasks);
@@ -137,7 +121,12 @@ class WeightLoader {
   }
   void Stop(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Do(const Task& task);
-  absl::Status Quantize(const Task& task);
+  using AddSlice = std::function<absl::Status(int64_t row, std::span<const float> values)>;
+  absl::Status Copy(const Task& task);
+  // Reads a matrix slice by slice; when `add` refuses one, says where the value is.
+  absl::Status QuantizeSlices(const Task& task, const AddSlice& add);
+  absl::Status QuantizeFour(const Task& task);
+  absl::Status QuantizeEight(const Task& task);
   absl::Status Round(const Task& task);
 
   Inventory* const inventory_;
@@ -164,8 +153,8 @@ absl::Status WeightLoader::LoadVectors() {
   for (const PlacedVector& vector : inventory_->vectors()) {
     std::vector<float> values(static_cast<size_t>(vector.view.length));
     ReadRows(*vector.tensor, 0, vector.view.length, values);
-    if (LargestMagnitude(values) >= kInfinity) {
-      return NotFinite(*vector.tensor, 0, values, kInfinity);
+    if (LargestMagnitudeBits(values) >= kInfinityBits) {
+      return NotFinite(*vector.tensor, 0, values, kInfinityBits);
     }
     const DType dtype = vector.view.dtype;
     void* device = const_cast<void*>(vector.view.data);
@@ -264,24 +253,55 @@ void WeightLoader::Stop(absl::Status why) {
 }
 
 absl::Status WeightLoader::Do(const Task& task) {
-  return task.matrix->weight.spec.format == WeightFormat::kNf4 ? Quantize(task) : Round(task);
+  const WeightFormat format = task.matrix->weight.spec.format;
+  if (IsSixteenBit(format)) return Round(task);
+  if (IsBitsAndBytes(task.matrix->tensor->type)) return Copy(task);
+  return IsFourBit(format) ? QuantizeFour(task) : QuantizeEight(task);
 }
 
-absl::Status WeightLoader::Quantize(const Task& task) {
+// The file's own bits, only permuted.
+absl::Status WeightLoader::Copy(const Task& task) {
+  const TensorRef& tensor = *task.matrix->tensor;
+  Weight* weight = &task.matrix->weight;
+  return IsFourBit(weight->spec.format) ? backend_->PackFourBit(ReadFourBit(tensor), weight)
+                                        : backend_->PackInt8(ReadInt8(tensor), weight);
+}
+
+absl::Status WeightLoader::QuantizeSlices(const Task& task, const AddSlice& add) {
   const TensorRef& tensor = *task.matrix->tensor;
   const WeightSpec& spec = task.matrix->weight.spec;
-  FourBitQuantizer quantizer(
-      spec.n, spec.k,
-      {.format = spec.format, .group_size = spec.group_size, .double_quant = spec.double_quant});
   std::vector<float> slice(static_cast<size_t>(task.slice_rows * spec.k));
   for (int64_t row = 0; row < spec.n && !stopped_; row += task.slice_rows) {
     const int64_t rows = std::min(task.slice_rows, spec.n - row);
     const std::span<float> values(slice.data(), static_cast<size_t>(rows * spec.k));
     ReadRows(tensor, row, rows, values);
-    const absl::Status added = quantizer.Add(row * spec.k, values);
-    if (!added.ok()) return NotFinite(tensor, row, values, kInfinity);
+    if (!add(row, values).ok()) {
+      const bool halves = spec.format == WeightFormat::kInt8;
+      return NotFinite(tensor, row, values, halves ? kRoundsToF16InfBits : kInfinityBits);
+    }
   }
-  if (stopped_) return absl::OkStatus();
+  return absl::OkStatus();
+}
+
+absl::Status WeightLoader::QuantizeEight(const Task& task) {
+  const WeightSpec& spec = task.matrix->weight.spec;
+  Int8Matrix matrix = MakeInt8Matrix(spec.n, spec.k);
+  const absl::Status status = QuantizeSlices(task, [&](int64_t row, std::span<const float> values) {
+    return QuantizeInt8(row, values, &matrix);
+  });
+  if (!status.ok() || stopped_) return status;
+  return backend_->PackInt8(matrix, &task.matrix->weight);
+}
+
+absl::Status WeightLoader::QuantizeFour(const Task& task) {
+  const WeightSpec& spec = task.matrix->weight.spec;
+  FourBitQuantizer quantizer(
+      spec.n, spec.k,
+      {.format = spec.format, .group_size = spec.group_size, .double_quant = spec.double_quant});
+  const absl::Status status = QuantizeSlices(task, [&](int64_t row, std::span<const float> values) {
+    return quantizer.Add(row * spec.k, values);
+  });
+  if (!status.ok() || stopped_) return status;
   return backend_->PackFourBit(quantizer.Finish(), &task.matrix->weight);
 }
 
@@ -289,7 +309,7 @@ absl::Status WeightLoader::Round(const Task& task) {
   const TensorRef& tensor = *task.matrix->tensor;
   const WeightSpec& spec = task.matrix->weight.spec;
   const DType dtype = HalfType(spec.format);
-  const uint32_t limit = dtype == DType::kBF16 ? kRoundsToBf16Inf : kInfinity;
+  const uint32_t limit = dtype == DType::kBF16 ? kRoundsToBf16InfBits : kInfinityBits;
   const auto size = static_cast<size_t>(task.slice_rows * spec.k);
   std::vector<float> slice(size);
   std::vector<uint16_t> halves(size);
@@ -299,13 +319,13 @@ absl::Status WeightLoader::Round(const Task& task) {
     const int64_t rows = std::min(task.slice_rows, task.first_row + task.num_rows - row);
     const std::span<float> values(slice.data(), static_cast<size_t>(rows * spec.k));
     ReadRows(tensor, row, rows, values);
-    largest = std::max(largest, LargestMagnitude(values));
+    largest = std::max(largest, LargestMagnitudeBits(values));
     if (largest >= limit) return NotFinite(tensor, row, values, limit);
     for (size_t i = 0; i < values.size(); ++i) halves[i] = F32ToHalf(dtype, values[i]);
     absl::Status packed = backend_->Pack16(row, rows, halves.data(), &task.matrix->weight);
     if (!packed.ok()) return packed;
   }
-  if (dtype == DType::kF16 && largest > kLargestF16) {
+  if (dtype == DType::kF16 && largest > kLargestF16Bits) {
     const std::lock_guard lock(mutex_);
     too_wide_.insert(task.matrix);
   }

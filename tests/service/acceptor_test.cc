@@ -16,7 +16,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "service/fd.h"
+#include "engine/fd.h"
 
 namespace nibble {
 namespace {

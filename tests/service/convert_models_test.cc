@@ -43,8 +43,7 @@ TEST(ModelOptionsFromProto, KeepsEveryField) {
 }
 
 TEST(ModelOptionsFromProto, NamesWhatIsNotInThisVersion) {
-  for (const char* text : {"weights: WEIGHT_FORMAT_FP4", "weights: WEIGHT_FORMAT_INT8",
-                           "compute: COMPUTE_BF16", "compute: COMPUTE_INT8"}) {
+  for (const char* text : {"compute: COMPUTE_BF16", "compute: COMPUTE_INT8"}) {
     EXPECT_EQ(Options(text).status().code(), absl::StatusCode::kUnimplemented) << text;
     EXPECT_EQ(ReasonOf(Options(text).status()), "NOT_IN_THIS_VERSION");
   }

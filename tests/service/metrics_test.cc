@@ -15,7 +15,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "service/fd.h"
+#include "engine/fd.h"
 #include "tests/support/running_server.h"
 
 namespace nibble {

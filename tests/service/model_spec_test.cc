@@ -28,7 +28,7 @@ TEST(ModelSpec, NamesTheOptionThatIsWrong) {
       {"nopath", "want NAME=PATH"},
       {"=x", "want NAME=PATH"},
       {"a=", "want NAME=PATH"},
-      {"a=x,weights=int3", "weights=int3: want nf4 or bf16"},
+      {"a=x,weights=int3", "weights=int3: want nf4, fp4, int8 or bf16"},
       {"a=x,colour=red", "unknown option \"colour\""},
       {"a=x,weights", "\"weights\" has no value"},
       {"a=x,double_quant=1", "double_quant=1: want true or false"},

@@ -13,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "engine/status.h"
-#include "service/fd.h"
+#include "engine/fd.h"
 #include "tests/support/certificates.h"
 #include "tests/support/running_server.h"
 #include "tests/support/temp_dir.h"

@@ -73,10 +73,10 @@ TEST(Model, LoadTakesExactlyWhatPlanSays) {
         const auto model = Model::Load("m", *checkpoint, options, limits, backend.get(), &ledger,
                                        IgnoreProgress, NeverCancelled);
         ASSERT_TRUE(model.ok()) << path << model.status();
-        EXPECT_EQ(Items((*model)->plan()), Items(*plan)) << path;
-        EXPECT_EQ(ledger.used_bytes(), plan->Total());
+        EXPECT_EQ(Items((*model)->plan()), Items((*plan)->plan())) << path;
+        EXPECT_EQ(ledger.used_bytes(), (*plan)->plan().Total());
         for (const Ledger::Entry& entry : ledger.Snapshot()) {
-          EXPECT_EQ(entry.bytes, plan->Total(entry.kind)) << Name(entry.kind);
+          EXPECT_EQ(entry.bytes, (*plan)->plan().Total(entry.kind)) << Name(entry.kind);
         }
       }
     }
@@ -149,10 +149,12 @@ TEST(Model, PlansThePublishedSizesFromHeadersAlone) {
       const auto plan =
           Model::Plan(*checkpoint, {.double_quant = double_quant}, {}, *backend, kPlenty);
       ASSERT_TRUE(plan.ok()) << model.name << plan.status();
-      EXPECT_EQ(plan->Total(MemoryKind::kWeights) + plan->Total(MemoryKind::kEmbeddings),
+      EXPECT_EQ((*plan)->plan().Total(MemoryKind::kWeights) +
+                    (*plan)->plan().Total(MemoryKind::kEmbeddings),
                 double_quant ? model.double_quant_bytes : model.plain_bytes)
           << model.name;
-      EXPECT_EQ(plan->Total(MemoryKind::kKvCache), 16384 * model.kv_bytes_per_token) << model.name;
+      EXPECT_EQ((*plan)->plan().Total(MemoryKind::kKvCache), 16384 * model.kv_bytes_per_token)
+          << model.name;
     }
   }
 }

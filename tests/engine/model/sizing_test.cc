@@ -29,17 +29,17 @@ constexpr int64_t kPageBytes = 2 * 2 * 16 * 2 * 2 * 16;
 
 TEST(ResolveOptions, FillsInTheContractsDefaults) {
   ModelConfig config = SmallConfig();
-  EXPECT_EQ(ResolveOptions({}, config)->weights, WeightFormat::kNf4);
-  EXPECT_EQ(ResolveOptions({}, config)->max_context, 2048);
-  EXPECT_EQ(ResolveOptions({}, config)->kv_dtype, DType::kF16);
+  EXPECT_EQ(ResolveOptions({}, config, nullptr)->weights, WeightFormat::kNf4);
+  EXPECT_EQ(ResolveOptions({}, config, nullptr)->max_context, 2048);
+  EXPECT_EQ(ResolveOptions({}, config, nullptr)->kv_dtype, DType::kF16);
   config.dtype = DType::kBF16;
-  EXPECT_EQ(ResolveOptions({}, config)->kv_dtype, DType::kBF16);
-  EXPECT_EQ(ResolveOptions({.kv_dtype = DType::kF32}, config)->kv_dtype, DType::kF32);
+  EXPECT_EQ(ResolveOptions({}, config, nullptr)->kv_dtype, DType::kBF16);
+  EXPECT_EQ(ResolveOptions({.kv_dtype = DType::kF32}, config, nullptr)->kv_dtype, DType::kF32);
 }
 
 TEST(ResolveOptions, NeverGivesMoreContextThanTheModelHas) {
-  EXPECT_EQ(ResolveOptions({.max_context = 100}, SmallConfig())->max_context, 100);
-  EXPECT_EQ(ResolveOptions({.max_context = 99999}, SmallConfig())->max_context, 2048);
+  EXPECT_EQ(ResolveOptions({.max_context = 100}, SmallConfig(), nullptr)->max_context, 100);
+  EXPECT_EQ(ResolveOptions({.max_context = 99999}, SmallConfig(), nullptr)->max_context, 2048);
 }
 
 TEST(ResolveOptions, RefusesWhatIsOutOfRangeByField) {
@@ -51,10 +51,36 @@ TEST(ResolveOptions, RefusesWhatIsOutOfRangeByField) {
       {{.kv_bytes = -1}, "options.kv_bytes"},
   };
   for (const auto& [options, field] : wrong) {
-    const absl::Status status = ResolveOptions(options, SmallConfig()).status();
+    const absl::Status status = ResolveOptions(options, SmallConfig(), nullptr).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << field;
     EXPECT_EQ(ReasonOf(status), "OPTION_OUT_OF_RANGE");
     EXPECT_EQ(FieldOf(status), field);
+  }
+}
+
+TEST(ResolveOptions, FollowsAFileThatIsQuantized) {
+  const TensorRef tensor = {.name = "w",
+                            .shape = {64, 64},
+                            .type = TensorType::kFP4,
+                            .file = "model.safetensors",
+                            .quantized = std::make_shared<QuantizedTensor>(
+                                QuantizedTensor{.group_size = 128, .double_quant = false})};
+  const auto resolved = ResolveOptions({}, SmallConfig(), &tensor);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->weights, WeightFormat::kFp4);
+  EXPECT_EQ(resolved->group_size, 128);
+  EXPECT_FALSE(resolved->double_quant);
+  EXPECT_TRUE(ResolveOptions({.weights = WeightFormat::kFp4}, SmallConfig(), &tensor).ok());
+  const std::pair<ModelOptions, std::string> against[] = {
+      {{.weights = WeightFormat::kNf4}, "options.weights"},
+      {{.weights = WeightFormat::kBf16}, "options.weights"},
+      {{.skip_modules = {"lm_head"}}, "options.skip_modules"},
+  };
+  for (const auto& [options, field] : against) {
+    const absl::Status status = ResolveOptions(options, SmallConfig(), &tensor).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << field;
+    EXPECT_EQ(FieldOf(status), field);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("model.safetensors is quantized already"));
   }
 }
 
@@ -76,7 +102,7 @@ struct Sized {
 };
 
 Sized Size(ModelOptions options, int64_t others_bytes, int64_t free_bytes) {
-  Sized sized{absl::InternalError(""), *ResolveOptions(options, SmallConfig())};
+  Sized sized{absl::InternalError(""), *ResolveOptions(options, SmallConfig(), nullptr)};
   MemoryPlan others;
   others.items.push_back({MemoryKind::kWeights, "everything else", others_bytes});
   sized.kv = SizeKvCache(SmallConfig(), others, free_bytes, &sized.options);

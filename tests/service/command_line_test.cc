@@ -1,0 +1,128 @@
+// `nibble` as people run it: every command against a server in a process of its own.
+#include <gmock/gmock.h>
+
+#include "absl/strings/str_cat.h"
+#include "tests/support/process.h"
+#include "tests/support/running_server.h"
+
+namespace nibble {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::ModelPath;
+using testing::Nibble;
+using testing::Outcome;
+using testing::Process;
+
+// `nibble serve` with a writer and an embedder.
+class CommandLine : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    server_ =
+        new Process({NIBBLE_BINARY_DIR "/nibble", "serve", "--listen", "127.0.0.1:0", "--metrics",
+                     "", "--threads", "1", "--model", absl::StrCat("chat=", ModelPath("tiny_chat")),
+                     "--model", absl::StrCat("bert=", ModelPath("tiny_bert"))});
+    const std::string& log = server_->ReadUntil("\"ready\"");
+    const std::string listening = "\"event\":\"listening\",\"message\":\"";
+    const size_t at = log.find(listening);
+    ASSERT_NE(at, std::string::npos) << log;
+    const size_t begin = at + listening.size();
+    target_ = log.substr(begin, log.find('"', begin) - begin);
+  }
+  static void TearDownTestSuite() {
+    server_->Signal(SIGTERM);
+    EXPECT_EQ(server_->Wait(), 0) << server_->ReadAll();
+    EXPECT_THAT(server_->ReadAll(), AllOf(HasSubstr("\"draining\""), HasSubstr("\"stopped\"")));
+    EXPECT_EQ(server_->ReadAll().find("Once upon"), std::string::npos) << "a prompt in the log";
+    delete std::exchange(server_, nullptr);
+  }
+  static Outcome Ask(std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"--target", target_});
+    return Nibble(std::move(arguments));
+  }
+
+ private:
+  static Process* server_;
+  static std::string target_;
+};
+Process* CommandLine::server_ = nullptr;
+std::string CommandLine::target_;
+
+TEST_F(CommandLine, GenerateStreamsAnAnswerTheSameEveryTime) {
+  const std::vector<std::string> command = {
+      "generate", "--prompt", "Once upon a time", "--max-tokens", "12", "--temperature", "0"};
+  const Outcome first = Ask(command);
+  EXPECT_EQ(first.code, 0) << first.output;
+  EXPECT_GT(first.output.size(), 10u);
+  EXPECT_EQ(Ask(command).output, first.output);
+}
+
+TEST_F(CommandLine, EmbedGivesAVectorForEachText) {
+  const Outcome outcome = Ask({"embed", "--prompt", "a cat", "--prompt", "a dog"});
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_FALSE(outcome.output.empty());
+}
+
+TEST_F(CommandLine, HealthTellsByItsExitCode) {
+  EXPECT_EQ(Ask({"health"}).code, 0);
+  const Outcome unknown = Ask({"health", "--service", "nobody"});
+  EXPECT_NE(unknown.code, 0) << unknown.output;
+  const Outcome nobody = Nibble({"health", "--target", "127.0.0.1:1", "--timeout", "2s"});
+  EXPECT_EQ(nobody.code, 1) << nobody.output;
+}
+
+TEST_F(CommandLine, BenchServeMeasuresTheServer) {
+  const Outcome outcome = Ask({"bench", "serve", "--model", "chat", "--streams", "2",
+                               "--requests", "4", "--prompt-tokens", "8", "--max-tokens", "4"});
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+}
+
+TEST_F(CommandLine, AServersRefusalIsTheCommandsFailure) {
+  const Outcome outcome = Ask({"generate", "--model", "nobody", "--prompt", "x"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.output, AllOf(HasSubstr("nibble generate"), HasSubstr("NOT_FOUND")));
+}
+
+TEST(Commands, InspectShowsTensorsAndMemoryWithoutLoading) {
+  const Outcome outcome = Nibble({"inspect", ModelPath("tiny_chat")});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.output, AllOf(HasSubstr("memory plan"), HasSubstr("kv_cache"),
+                                    HasSubstr("LlamaForCausalLM")));
+  const Outcome nothing = Nibble({"inspect", ModelPath("nothing")});
+  EXPECT_EQ(nothing.code, 1);
+  EXPECT_THAT(nothing.output, HasSubstr("NOT_FOUND"));
+}
+
+TEST(Commands, BenchModelMeasuresInProcess) {
+  const Outcome outcome = Nibble({"bench", "model", ModelPath("stories260k"), "--threads", "1"});
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+}
+
+TEST(Commands, WrongUsageIsTwoAndSaysWhereToRead) {
+  for (const std::vector<std::string>& wrong : std::vector<std::vector<std::string>>{
+           {}, {"frobnicate"}, {"generate", "--bogus"}, {"serve", "--listen"}, {"inspect"}}) {
+    const Outcome outcome = Nibble(wrong);
+    EXPECT_EQ(outcome.code, 2) << outcome.output;
+    EXPECT_THAT(outcome.output, HasSubstr("--help"));
+  }
+}
+
+TEST(Commands, HelpIsNoError) {
+  EXPECT_EQ(Nibble({"--help"}).code, 0);
+  for (const char* command : {"serve", "generate", "embed", "health", "inspect", "bench"}) {
+    const Outcome outcome = Nibble({command, "--help"});
+    EXPECT_EQ(outcome.code, 0) << command;
+    EXPECT_THAT(outcome.output, HasSubstr(absl::StrCat("nibble ", command)));
+  }
+}
+
+TEST(Commands, AModelThatCannotBeLoadedEndsTheServer) {
+  const Outcome outcome = Nibble({"serve", "--listen", "127.0.0.1:0", "--metrics", "", "--model",
+                                  absl::StrCat("x=", ModelPath("nothing"))});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("NOT_FOUND"));
+}
+
+}  // namespace
+}  // namespace nibble
