@@ -107,6 +107,10 @@ class Quantization {
     if (source_is_quantized_) return IsBitsAndBytes(tensor.type);  // the rest was skipped then
     return multiplied_.contains(tensor.name) && !IsSkipped(tensor);
   }
+  bool FromGguf() const { return checkpoint_.config_source() != "config.json"; }
+  DType SixteenBitType() const {
+    return checkpoint_.config().dtype == DType::kBF16 ? DType::kBF16 : DType::kF16;
+  }
   std::string Identity() const;
   absl::Status WriteTensor(const TensorRef& tensor, ShardWriter* writer) const;
   absl::Status WriteMatrix(const TensorRef& tensor, ShardWriter* writer) const;
@@ -224,7 +228,7 @@ absl::Status Quantization::WritePlain(const TensorRef& tensor, ShardWriter* writ
   return status;
 }
 
-// In 16 bits: fp16 where every value fits it, else bf16.
+// In the model's 16-bit type; bf16 where a value is too large for fp16.
 absl::Status Quantization::WriteRounded(const TensorRef& tensor, ShardWriter* writer) const {
   std::atomic<uint32_t> largest = 0;
   absl::Status status =
@@ -239,7 +243,7 @@ absl::Status Quantization::WriteRounded(const TensorRef& tensor, ShardWriter* wr
         return absl::OkStatus();
       });
   if (!status.ok()) return status;
-  const DType dtype = largest > kLargestF16Bits ? DType::kBF16 : DType::kF16;
+  const DType dtype = largest > kLargestF16Bits ? DType::kBF16 : SixteenBitType();
   status = writer->AddEntry(tensor.name, dtype == DType::kBF16 ? "BF16" : "F16", tensor.shape,
                             tensor.NumValues() * 2);
   std::vector<uint16_t> halves;
@@ -254,10 +258,12 @@ absl::Status Quantization::WriteRounded(const TensorRef& tensor, ShardWriter* wr
 
 absl::Status Quantization::WriteTensor(const TensorRef& tensor, ShardWriter* writer) const {
   if (IsQuantized(tensor)) return WriteMatrix(tensor, writer);
-  const bool sixteen = tensor.type == TensorType::kF16 || tensor.type == TensorType::kBF16;
-  const bool vector = tensor.shape.size() < 2;  // those are F32 at most
-  const bool as_it_is = (sixteen || vector) && tensor.permuted_head_rows == 0;
-  return as_it_is ? WritePlain(tensor, writer) : WriteRounded(tensor, writer);
+  // All of one type, or transformers could not add them up: a directory's are, a GGUF's are not.
+  const TensorType sixteen =
+      SixteenBitType() == DType::kBF16 ? TensorType::kBF16 : TensorType::kF16;
+  const bool as_it_is = !FromGguf() || tensor.type == sixteen;
+  return as_it_is && tensor.permuted_head_rows == 0 ? WritePlain(tensor, writer)
+                                                    : WriteRounded(tensor, writer);
 }
 
 // Modules with a linear layer that stays in 16 bits: what transformers must not replace.
@@ -272,7 +278,7 @@ QuantizationText Quantization::Config(std::vector<std::string>* modules) const {
   QuantizationText text;
   text.format = options_.format;
   text.double_quant = options_.double_quant;
-  text.compute = checkpoint_.config().dtype == DType::kBF16 ? DType::kBF16 : DType::kF16;
+  text.compute = FromGguf() ? SixteenBitType() : checkpoint_.config().dtype;
   for (const TensorRef& tensor : checkpoint_.tensors()) {
     if (tensor.quantized != nullptr) text.double_quant = tensor.quantized->double_quant;
   }
