@@ -30,10 +30,16 @@ void PrintTensors(const Checkpoint& checkpoint) {
   }
 }
 
+// "nf4 in groups of 64, double-quantized"
+std::string FormText(const ModelOptions& options) {
+  const WeightFormat format = options.weights.value_or(WeightFormat::kNf4);
+  if (!IsFourBit(format)) return Name(format);
+  return absl::StrCat(Name(format), " in groups of ", options.group_size,
+                      options.double_quant ? ", double-quantized" : "");
+}
+
 void PrintPlan(const ModelDescription& model, int64_t budget) {
-  std::printf("\nmemory plan (%s%s, kv %lld tokens)\n",
-              Name(model.options.weights.value_or(WeightFormat::kNf4)),
-              model.options.double_quant ? ", double-quantized" : "",
+  std::printf("\nmemory plan (%s; kv %lld tokens)\n", FormText(model.options).c_str(),
               static_cast<long long>(model.kv_tokens));
   for (int kind = 0; kind < kNumMemoryKinds; ++kind) {
     const int64_t bytes = model.memory.Total(static_cast<MemoryKind>(kind));

@@ -250,13 +250,10 @@ int Serve(ServeFlags flags) {
   }
   const absl::Status stopped = (*server)->Wait();
   log.Flush();
-  if (!stopped.ok()) {
-    ReportFailure("serve", stopped);
-    std::_Exit(1);
-  }
-  endpoint.reset();
-  metrics->Detach();
-  return 0;
+  if (!stopped.ok()) ReportFailure("serve", stopped);
+  // Nothing runs any more. To end the metrics endpoint in order would take its library's poll of
+  // two seconds.
+  std::_Exit(stopped.ok() ? 0 : 1);
 }
 
 }  // namespace

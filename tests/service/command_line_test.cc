@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/support/process.h"
 #include "tests/support/running_server.h"
+#include "tests/support/temp_dir.h"
 
 namespace nibble {
 namespace {
@@ -73,8 +74,8 @@ TEST_F(CommandLine, HealthTellsByItsExitCode) {
 }
 
 TEST_F(CommandLine, BenchServeMeasuresTheServer) {
-  const Outcome outcome = Ask({"bench", "serve", "--model", "chat", "--streams", "2",
-                               "--requests", "4", "--prompt-tokens", "8", "--max-tokens", "4"});
+  const Outcome outcome = Ask({"bench", "serve", "--model", "chat", "--streams", "2", "--requests",
+                               "4", "--prompt-tokens", "8", "--max-tokens", "4"});
   EXPECT_EQ(outcome.code, 0) << outcome.output;
 }
 
@@ -99,6 +100,27 @@ TEST(Commands, BenchModelMeasuresInProcess) {
   EXPECT_EQ(outcome.code, 0) << outcome.output;
 }
 
+TEST(Commands, QuantizeWritesACheckpointOnce) {
+  const testing::TempDir directory;
+  const std::string out = directory.File("model-bnb-4bit");
+  const Outcome written =
+      Nibble({"quantize", ModelPath("tiny_chat"), out, "--type", "fp4", "--group-size", "128"});
+  EXPECT_EQ(written.code, 0) << written.output;
+  EXPECT_THAT(written.output, HasSubstr("14 matrices in fp4"));
+  const Outcome seen = Nibble({"inspect", out});
+  EXPECT_EQ(seen.code, 0) << seen.output;
+  EXPECT_THAT(seen.output, HasSubstr("memory plan (fp4 in groups of 128, double-quantized"));
+  const Outcome again = Nibble({"quantize", ModelPath("tiny_chat"), out});
+  EXPECT_EQ(again.code, 1);
+  EXPECT_THAT(again.output,
+              AllOf(HasSubstr("ALREADY_EXISTS"), HasSubstr("nothing is overwritten")));
+  EXPECT_EQ(
+      Nibble({"quantize", ModelPath("tiny_chat"), directory.File("x"), "--type", "gptq"}).code, 2);
+  const Outcome conflict = Nibble({"inspect", out, "--weights", "nf4"});
+  EXPECT_EQ(conflict.code, 1);
+  EXPECT_THAT(conflict.output, HasSubstr("quantized already, to fp4"));
+}
+
 TEST(Commands, WrongUsageIsTwoAndSaysWhereToRead) {
   for (const std::vector<std::string>& wrong : std::vector<std::vector<std::string>>{
            {}, {"frobnicate"}, {"generate", "--bogus"}, {"serve", "--listen"}, {"inspect"}}) {
@@ -110,7 +132,8 @@ TEST(Commands, WrongUsageIsTwoAndSaysWhereToRead) {
 
 TEST(Commands, HelpIsNoError) {
   EXPECT_EQ(Nibble({"--help"}).code, 0);
-  for (const char* command : {"serve", "generate", "embed", "health", "inspect", "bench"}) {
+  for (const char* command :
+       {"serve", "generate", "embed", "health", "inspect", "quantize", "bench"}) {
     const Outcome outcome = Nibble({command, "--help"});
     EXPECT_EQ(outcome.code, 0) << command;
     EXPECT_THAT(outcome.output, HasSubstr(absl::StrCat("nibble ", command)));

@@ -159,6 +159,25 @@ TEST(Model, PlansThePublishedSizesFromHeadersAlone) {
   }
 }
 
+TEST(Model, PlansInt8AndFp4FromHeadersAlone) {
+  const LlamaShape shape = {4096, 11008, 32, 32, 32, 128, 32000, 4096};  // Llama-2-7B
+  const ModelFolder folder(shape);
+  const auto checkpoint = OpenOrDie(folder.path());
+  const auto backend = TestBackend("cpu");
+  const auto weights = [&](const ModelOptions& options) {
+    const auto model = Model::Plan(*checkpoint, options, {}, *backend, kPlenty);
+    EXPECT_TRUE(model.ok()) << model.status();
+    return (*model)->plan().Total(MemoryKind::kWeights) +
+           (*model)->plan().Total(MemoryKind::kEmbeddings);
+  };
+  // 224 matrices of 6,476,005,376 values in 4·4096 + 2·11008 + 4096 rows a layer; the rest in 16
+  // bits.
+  constexpr int64_t kValues = 6476005376, kRows = 32 * (5 * 4096 + 2 * 11008), kRest = 262410240;
+  EXPECT_EQ(weights({.weights = WeightFormat::kInt8}), kValues + 4 * kRows + 2 * kRest);
+  EXPECT_EQ(weights({.weights = WeightFormat::kFp4}), 3865592704) << "NF4's";
+  EXPECT_EQ(weights({.weights = WeightFormat::kFp4, .double_quant = false}), 4167573504);
+}
+
 TEST(Model, RefusesBeforeLoadingWhatDoesNotFitAndSaysWhy) {
   const auto backend = TestBackend("cpu");
   const auto checkpoint = OpenOrDie(testing::GoldenPath("models/tiny_chat"));
