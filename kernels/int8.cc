@@ -20,10 +20,8 @@ static_assert(std::bit_cast<uint32_t>(kReciprocal) == 0x3c010204u);
 
 uint32_t MagnitudeBits(float value) { return std::bit_cast<uint32_t>(value) & 0x7fffffffu; }
 
-// The bits of the largest magnitude; a NaN is larger than anything. Compiled for each width of
-// vectors, as QuantizeRow: every CPU gives the same bits.
-__attribute__((target_clones("arch=x86-64-v4", "avx2", "default"))) uint32_t LargestMagnitude(
-    std::span<const float> row) {
+// The bits of the largest magnitude; a NaN is larger than anything.
+uint32_t LargestMagnitude(std::span<const float> row) {
   int32_t largest = 0;
   for (const float value : row) {
     largest = std::max(largest, static_cast<int32_t>(MagnitudeBits(value)));
@@ -49,8 +47,7 @@ inline float RoundToF16(float value) {
   return std::bit_cast<float>(sign | (magnitude < 0x38800000u ? subnormal : normal));
 }
 
-__attribute__((target_clones("arch=x86-64-v4", "avx2", "default"))) void QuantizeRow(
-    std::span<const float> row, float factor, int8_t* codes) {
+void QuantizeRow(std::span<const float> row, float factor, int8_t* codes) {
   for (size_t k = 0; k < row.size(); ++k) {
     const float shifted = RoundToF16(row[k]) * factor + kRounder;
     codes[k] = static_cast<int8_t>(std::bit_cast<uint32_t>(shifted) & 0xffu);

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -43,6 +44,7 @@ Checkpoint::Checkpoint(std::string path, CheckpointParts parts)
       config_source_(std::move(parts.config_source)),
       config_(std::move(parts.config)),
       tensors_(std::move(parts.tensors)),
+      others_(std::move(parts.others)),
       gguf_tokenizer_(std::move(parts.gguf_tokenizer)),
       hf_tokenizer_(std::move(parts.hf_tokenizer)),
       chat_template_(std::move(parts.chat_template)),
@@ -61,10 +63,14 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
 }
 
 absl::Status Checkpoint::IndexTensors() {
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    if (index_.emplace(tensors_[i].name, i).second) continue;
-    return CorruptFile(tensors_[i].file,
-                       absl::StrCat("tensor ", Quoted(tensors_[i].name), " is there twice"));
+  for (size_t i = 0; i < tensors_.size(); ++i) index_.emplace(tensors_[i].name, i);
+  std::set<std::string_view> names;
+  for (const std::vector<TensorRef>* tensors : {&tensors_, &others_}) {
+    for (const TensorRef& tensor : *tensors) {
+      if (names.insert(tensor.name).second) continue;
+      return CorruptFile(tensor.file,
+                         absl::StrCat("tensor ", Quoted(tensor.name), " is there twice"));
+    }
   }
   return absl::OkStatus();
 }

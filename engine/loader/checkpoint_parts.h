@@ -18,6 +18,7 @@ struct CheckpointParts {
   ModelConfig config;
   std::string config_source;       // the base name of the file that the config came from
   std::vector<TensorRef> tensors;  // only those that the architecture computes with
+  std::vector<TensorRef> others;
   std::optional<GgufTokenizer> gguf_tokenizer;
   std::optional<HuggingFaceTokenizer> hf_tokenizer;
   std::string chat_template;

@@ -119,6 +119,7 @@ absl::StatusOr<CheckpointParts> ReadHuggingFaceModel(const std::string& director
   parts.config.dtype = MatrixType(weights->tensors);
   parts.config_source = kConfig;
   parts.tensors = std::move(weights->tensors);
+  parts.others = std::move(weights->others);
   parts.files = std::move(weights->files);
   absl::Status added = ReconcileQuantization(parts.tensors, &parts.config);
   if (added.ok()) added = AddEmbedding(*std::move(modules), *tokenizer, parts.config);

@@ -143,26 +143,35 @@ absl::StatusOr<std::set<const StoredTensor*>> CheckCompanions(
   return companions;
 }
 
-// Every tensor that the architecture computes with, a quantized matrix and its companions as one.
-absl::StatusOr<std::vector<TensorRef>> MakeTensors(const ModelConfig& config,
-                                                   const std::vector<StoredTensor>& stored) {
+// The name of a tensor that goes with the model, though it is not computed with.
+std::optional<std::string> OtherName(const ModelConfig& config, std::string_view name) {
+  if (config.architecture != Architecture::kBert) return std::nullopt;
+  if (name.starts_with("bert.")) name.remove_prefix(5);
+  if (name.starts_with("pooler.") || name.starts_with("cls.")) return Str(name);
+  return std::nullopt;
+}
+
+// Every tensor of the model, a quantized matrix and its companions as one.
+absl::Status MakeTensors(const ModelConfig& config, const std::vector<StoredTensor>& stored,
+                         HfWeights& out) {
   const Quantized quantized = FindCompanions(stored);
   const absl::StatusOr<std::set<const StoredTensor*>> companions =
       CheckCompanions(stored, quantized);
   if (!companions.ok()) return companions.status();
-  std::vector<TensorRef> tensors;
   for (const StoredTensor& one : stored) {
     if (companions->contains(&one)) continue;
     std::optional<std::string> name = CanonicalName(config, one.entry.name);
+    const bool computed = name.has_value();
+    if (!computed) name = OtherName(config, one.entry.name);
     if (!name.has_value()) continue;
     const auto parts = quantized.find(one.entry.name);
     absl::StatusOr<TensorRef> tensor =
         parts == quantized.end() ? MakeTensor(config, *std::move(name), one)
                                  : ReadQuantizedMatrix(*std::move(name), one, parts->second);
-    if (!tensor.ok()) return tensor.status();
-    tensors.push_back(*std::move(tensor));
+    if (!tensor.ok() && computed) return tensor.status();
+    if (tensor.ok()) (computed ? out.tensors : out.others).push_back(*std::move(tensor));
   }
-  return tensors;
+  return absl::OkStatus();
 }
 
 // A file's name alone: nothing that could lead out of the directory.
@@ -244,9 +253,7 @@ absl::StatusOr<HfWeights> ReadHfWeights(const std::string& directory, const Mode
     absl::Status read = ReadFile(directory, file, wanted, stored, out.files);
     if (!read.ok()) return read;
   }
-  absl::StatusOr<std::vector<TensorRef>> tensors = MakeTensors(config, stored);
-  if (!tensors.ok()) return tensors.status();
-  out.tensors = *std::move(tensors);
+  if (absl::Status made = MakeTensors(config, stored, out); !made.ok()) return made;
   return out;
 }
 

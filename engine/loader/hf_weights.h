@@ -19,6 +19,7 @@ namespace nibble {
 
 struct HfWeights {
   std::vector<TensorRef> tensors;
+  std::vector<TensorRef> others;  // Checkpoint::others
   std::vector<std::unique_ptr<MappedFile>> files;
 };
 

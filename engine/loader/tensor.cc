@@ -1,8 +1,9 @@
-// Tensor types, shapes and the reading of rows: the part of checkpoint.h that touches values.
+// See the header.
+#include "engine/loader/tensor.h"
+
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "engine/loader/bitsandbytes_values.h"
-#include "engine/loader/checkpoint.h"
 #include "engine/loader/dequantize.h"
 #include "engine/status.h"
 

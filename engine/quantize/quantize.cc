@@ -91,8 +91,11 @@ class Quantization {
     for (const ExpectedTensor& expected : ExpectedTensors(checkpoint.config())) {
       if (expected.multiplied) multiplied_.insert(expected.name);
     }
-    for (const TensorRef& tensor : checkpoint.tensors()) {
-      source_is_quantized_ = source_is_quantized_ || IsBitsAndBytes(tensor.type);
+    for (const auto* tensors : {&checkpoint.tensors(), &checkpoint.others()}) {
+      for (const TensorRef& tensor : *tensors) {
+        tensors_.push_back(&tensor);
+        source_is_quantized_ = source_is_quantized_ || IsBitsAndBytes(tensor.type);
+      }
     }
   }
 
@@ -122,7 +125,8 @@ class Quantization {
 
   const Checkpoint& checkpoint_;
   const QuantizeOptions& options_;
-  std::set<std::string> multiplied_;  // names of linear layers' matrices
+  std::set<std::string> multiplied_;       // names of linear layers' matrices
+  std::vector<const TensorRef*> tensors_;  // everything that is written, in this order
   bool source_is_quantized_ = false;
 };
 
@@ -269,11 +273,12 @@ absl::Status Quantization::WriteTensor(const TensorRef& tensor, ShardWriter* wri
 // Modules with a linear layer that stays in 16 bits: what transformers must not replace.
 QuantizationText Quantization::Config(std::vector<std::string>* modules) const {
   std::set<std::string> skipped = {"lm_head"};
-  for (const TensorRef& tensor : checkpoint_.tensors()) {
-    if (!multiplied_.contains(tensor.name) || IsQuantized(tensor)) continue;
-    skipped.insert(tensor.name.substr(0, tensor.name.rfind('.')));
-  }
   if (checkpoint_.config().architecture == Architecture::kBert) skipped.insert("pooler");
+  for (const TensorRef* tensor : tensors_) {
+    if (IsQuantized(*tensor) && IsPartOf("pooler", tensor->name)) skipped.erase("pooler");
+    if (!multiplied_.contains(tensor->name) || IsQuantized(*tensor)) continue;
+    skipped.insert(tensor->name.substr(0, tensor->name.rfind('.')));
+  }
   modules->assign(skipped.begin(), skipped.end());
   QuantizationText text;
   text.format = options_.format;
@@ -294,17 +299,18 @@ absl::Status Quantization::Write(const std::string& directory,
   shards.max_shard_bytes = options_.max_shard_bytes;
   shards.commit_bytes = options_.commit_bytes;
   shards.header_bytes = 64;
-  for (const TensorRef& tensor : checkpoint_.tensors()) {
-    result->source_bytes += tensor.bytes;
+  for (const TensorRef* tensor : tensors_) {
+    result->source_bytes += tensor->bytes;
     shards.header_bytes +=
-        IsQuantized(tensor) ? QuantizedHeaderBytes(tensor.name) : HeaderBytes(tensor.name);
+        IsQuantized(*tensor) ? QuantizedHeaderBytes(tensor->name) : HeaderBytes(tensor->name);
   }
   shards.header_bytes = (shards.header_bytes + 7) / 8 * 8;
   absl::StatusOr<std::unique_ptr<ShardWriter>> writer = ShardWriter::Open(directory, shards);
   if (!writer.ok()) return writer.status();
   result->tensors_taken_up = (*writer)->units_taken_up();
   int64_t done = 0;
-  for (const TensorRef& tensor : checkpoint_.tensors()) {
+  for (const TensorRef* one : tensors_) {
+    const TensorRef& tensor = *one;
     if (IsQuantized(tensor)) ++result->matrices;
     if (!(*writer)->Has(tensor.name)) {
       const int64_t bytes =

@@ -162,6 +162,18 @@ TEST_F(QuantizeTest, CopiesWhatElseTheModelHas) {
       ParseJsonObject("c", ReadFile(Golden("tiny_bert") + "/config.json"))->AsObject()->size() + 1);
 }
 
+TEST_F(QuantizeTest, KeepsWhatTheArchitectureDoesNotComputeWith) {
+  ASSERT_TRUE(QuantizeCheckpoint(Golden("tiny_bert"), Out("bert"), {}, Ignore).ok());
+  const auto source = OpenOrDie(Golden("tiny_bert"));
+  const auto written = OpenOrDie(Out("bert"));
+  ASSERT_EQ(source->others().size(), 2u) << "the pooler";
+  ASSERT_EQ(written->others().size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(written->others()[i].name, source->others()[i].name);
+    EXPECT_EQ(Values(written->others()[i]), Values(source->others()[i]));
+  }
+}
+
 TEST_F(QuantizeTest, SkippedModulesStayAsTheyAre) {
   ASSERT_TRUE(QuantizeCheckpoint(Golden("tiny_chat"), Out("skip"),
                                  {.skip_modules = {"layers.0.mlp", "q_proj"}}, Ignore)
