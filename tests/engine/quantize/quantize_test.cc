@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/loader/checkpoint.h"
 #include "engine/loader/json.h"
+#include "engine/loader/safetensors.h"
 #include "engine/status.h"
 #include "tests/engine/loader/tiny_models.h"
 #include "tests/support/temp_dir.h"
@@ -141,6 +142,45 @@ TEST_F(QuantizeTest, WritingAgainGivesTheSameFiles) {
     ASSERT_TRUE(again.ok()) << again.status();
     EXPECT_EQ(Files(twice), Files(once));
   }
+}
+
+// Every tensor of a directory, by name: its bytes, whatever type they are stored as.
+std::map<std::string, std::string> Tensors(const std::string& directory) {
+  std::map<std::string, std::string> tensors;
+  for (const auto& [name, text] : Files(directory)) {
+    if (!name.ends_with(".safetensors")) continue;
+    const auto* bytes = reinterpret_cast<const uint8_t*>(text.data());
+    const auto entries = ParseSafetensors(name, std::span(bytes, text.size()));
+    EXPECT_TRUE(entries.ok()) << entries.status();
+    for (const SafetensorsEntry& entry : *entries) {
+      tensors[entry.name].assign(entry.data.begin(), entry.data.end());
+    }
+  }
+  return tensors;
+}
+
+TEST_F(QuantizeTest, WhatBitsandbytesWroteComesOutAgainBitForBit) {
+  int checkpoints = 0;
+  for (const auto& entry : fs::directory_iterator(NIBBLE_SOURCE_DIR "/tests/golden/bnb")) {
+    const std::string name = entry.path().filename();
+    const auto source = OpenOrDie(entry.path());
+    WeightFormat format = WeightFormat::kNf4;
+    for (const TensorRef& tensor : source->tensors()) {
+      if (IsBitsAndBytes(tensor.type)) format = FormatOf(tensor.type);
+    }
+    const auto result = QuantizeCheckpoint(entry.path(), Out(name), {.format = format}, Ignore);
+    ASSERT_TRUE(result.ok()) << name << result.status();
+    const auto before = Tensors(entry.path());
+    const auto after = Tensors(Out(name));
+    EXPECT_GT(before.size(), 10u);
+    for (const auto& [tensor, bytes] : before) {
+      ASSERT_TRUE(after.contains(tensor)) << name << " " << tensor;
+      EXPECT_TRUE(after.at(tensor) == bytes) << name << " " << tensor;
+    }
+    EXPECT_EQ(after.size(), before.size()) << name;
+    ++checkpoints;
+  }
+  EXPECT_EQ(checkpoints, 13);
 }
 
 TEST_F(QuantizeTest, CopiesWhatElseTheModelHas) {
