@@ -58,6 +58,18 @@ int64_t TensorRef::cols() const {
   return product;
 }
 
+std::optional<Halves> HalvesInFile(const TensorRef& tensor, int64_t first, int64_t count) {
+  Check(first >= 0 && count >= 0 && first <= tensor.rows() - count, "HalvesInFile: rows in range");
+  const bool sixteen = tensor.type == TensorType::kF16 || tensor.type == TensorType::kBF16;
+  const uint8_t* data = tensor.data + first * tensor.cols() * 2;
+  if (!sixteen || tensor.permuted_head_rows != 0 || reinterpret_cast<uintptr_t>(data) % 2 != 0) {
+    return std::nullopt;
+  }
+  return Halves{
+      tensor.type == TensorType::kF16 ? DType::kF16 : DType::kBF16,
+      {reinterpret_cast<const uint16_t*>(data), static_cast<size_t>(count * tensor.cols())}};
+}
+
 void ReadRows(const TensorRef& tensor, int64_t first, int64_t count, std::span<float> out) {
   const int64_t cols = tensor.cols();
   Check(first >= 0 && count >= 0 && first <= tensor.rows() - count, "ReadRows: rows in range");

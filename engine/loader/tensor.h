@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -77,6 +78,14 @@ struct TensorRef {
 // Logical rows [first, first + count) in fp32, row-major: blocks dequantized, the permutation
 // undone. out.size() == count * cols(). Thread-safe.
 void ReadRows(const TensorRef& tensor, int64_t first, int64_t count, std::span<float> out);
+
+// Logical rows [first, first + count) as they lie in the file, where that is possible: 16-bit
+// values, in order and aligned. Nothing otherwise; ReadRows always works.
+struct Halves {
+  DType dtype;
+  std::span<const uint16_t> values;
+};
+std::optional<Halves> HalvesInFile(const TensorRef& tensor, int64_t first, int64_t count);
 
 // A matrix in bitsandbytes' form, bit for bit as the file has it; another type aborts.
 FourBitMatrix ReadFourBit(const TensorRef& tensor);  // kNF4, kFP4

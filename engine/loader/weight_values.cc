@@ -36,4 +36,25 @@ absl::Status NotFinite(const TensorRef& tensor, int64_t first_row, std::span<con
                             "; a weight must be finite"));
 }
 
+absl::Status QuantizeRows(const TensorRef& tensor, int64_t first, int64_t count,
+                          std::span<float> scratch, FourBitQuantizer* quantizer) {
+  const int64_t offset = first * tensor.cols();
+  const std::span<float> values = scratch.first(static_cast<size_t>(count * tensor.cols()));
+  const std::optional<Halves> halves = HalvesInFile(tensor, first, count);
+  if (halves.has_value() && quantizer->Add(offset, halves->dtype, halves->values).ok()) {
+    return absl::OkStatus();
+  }
+  ReadRows(tensor, first, count, values);
+  if (!halves.has_value() && quantizer->Add(offset, values).ok()) return absl::OkStatus();
+  return NotFinite(tensor, first, values, kInfinityBits);
+}
+
+absl::Status QuantizeRows(const TensorRef& tensor, int64_t first, int64_t count,
+                          std::span<float> scratch, Int8Matrix* matrix) {
+  const std::span<float> values = scratch.first(static_cast<size_t>(count * tensor.cols()));
+  ReadRows(tensor, first, count, values);
+  if (QuantizeInt8(first, values, matrix).ok()) return absl::OkStatus();
+  return NotFinite(tensor, first, values, kRoundsToF16InfBits);
+}
+
 }  // namespace nibble

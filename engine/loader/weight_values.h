@@ -5,7 +5,9 @@
 #include <span>
 
 #include "absl/status/status.h"
-#include "engine/loader/checkpoint.h"
+#include "engine/loader/tensor.h"
+#include "kernels/four_bit.h"
+#include "kernels/int8.h"
 
 namespace nibble {
 
@@ -22,5 +24,12 @@ uint32_t LargestMagnitudeBits(std::span<const float> values);
 // whose bits are not below `limit`. There is one.
 absl::Status NotFinite(const TensorRef& tensor, int64_t first_row, std::span<const float> values,
                        uint32_t limit);
+
+// Quantizes rows [first, first + count) of a tensor: from the file's own 16 bits where they lie
+// ready, else through `scratch`, which has room for the rows. Errors: NotFinite.
+absl::Status QuantizeRows(const TensorRef& tensor, int64_t first, int64_t count,
+                          std::span<float> scratch, FourBitQuantizer* quantizer);
+absl::Status QuantizeRows(const TensorRef& tensor, int64_t first, int64_t count,
+                          std::span<float> scratch, Int8Matrix* matrix);
 
 }  // namespace nibble

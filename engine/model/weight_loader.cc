@@ -121,10 +121,10 @@ class WeightLoader {
   }
   void Stop(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Do(const Task& task);
-  using AddSlice = std::function<absl::Status(int64_t row, std::span<const float> values)>;
   absl::Status Copy(const Task& task);
-  // Reads a matrix slice by slice; when `add` refuses one, says where the value is.
-  absl::Status QuantizeSlices(const Task& task, const AddSlice& add);
+  // Slice by slice into a FourBitQuantizer or an Int8Matrix.
+  template <typename Quantized>
+  absl::Status QuantizeSlices(const Task& task, Quantized* quantized);
   absl::Status QuantizeFour(const Task& task);
   absl::Status QuantizeEight(const Task& task);
   absl::Status Round(const Task& task);
@@ -267,28 +267,22 @@ absl::Status WeightLoader::Copy(const Task& task) {
                                         : backend_->PackInt8(ReadInt8(tensor), weight);
 }
 
-absl::Status WeightLoader::QuantizeSlices(const Task& task, const AddSlice& add) {
-  const TensorRef& tensor = *task.matrix->tensor;
+template <typename Quantized>
+absl::Status WeightLoader::QuantizeSlices(const Task& task, Quantized* quantized) {
   const WeightSpec& spec = task.matrix->weight.spec;
-  std::vector<float> slice(static_cast<size_t>(task.slice_rows * spec.k));
-  for (int64_t row = 0; row < spec.n && !stopped_; row += task.slice_rows) {
+  std::vector<float> scratch(static_cast<size_t>(task.slice_rows * spec.k));
+  absl::Status status;
+  for (int64_t row = 0; row < spec.n && status.ok() && !stopped_; row += task.slice_rows) {
     const int64_t rows = std::min(task.slice_rows, spec.n - row);
-    const std::span<float> values(slice.data(), static_cast<size_t>(rows * spec.k));
-    ReadRows(tensor, row, rows, values);
-    if (!add(row, values).ok()) {
-      const bool halves = spec.format == WeightFormat::kInt8;
-      return NotFinite(tensor, row, values, halves ? kRoundsToF16InfBits : kInfinityBits);
-    }
+    status = QuantizeRows(*task.matrix->tensor, row, rows, scratch, quantized);
   }
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status WeightLoader::QuantizeEight(const Task& task) {
   const WeightSpec& spec = task.matrix->weight.spec;
   Int8Matrix matrix = MakeInt8Matrix(spec.n, spec.k);
-  const absl::Status status = QuantizeSlices(task, [&](int64_t row, std::span<const float> values) {
-    return QuantizeInt8(row, values, &matrix);
-  });
+  const absl::Status status = QuantizeSlices(task, &matrix);
   if (!status.ok() || stopped_) return status;
   return backend_->PackInt8(matrix, &task.matrix->weight);
 }
@@ -298,9 +292,7 @@ absl::Status WeightLoader::QuantizeFour(const Task& task) {
   FourBitQuantizer quantizer(
       spec.n, spec.k,
       {.format = spec.format, .group_size = spec.group_size, .double_quant = spec.double_quant});
-  const absl::Status status = QuantizeSlices(task, [&](int64_t row, std::span<const float> values) {
-    return quantizer.Add(row * spec.k, values);
-  });
+  const absl::Status status = QuantizeSlices(task, &quantizer);
   if (!status.ok() || stopped_) return status;
   return backend_->PackFourBit(quantizer.Finish(), &task.matrix->weight);
 }

@@ -45,7 +45,7 @@ absl::Status BadOption(const char* field, const std::string& message) {
 // lowest slice wins, so that a run always tells of the same one.
 absl::Status EachSlice(
     const TensorRef& tensor, int64_t unit, int num_threads,
-    const std::function<absl::Status(int64_t row, std::span<const float> values)>& work) {
+    const std::function<absl::Status(int64_t row, int64_t rows, std::span<float> scratch)>& work) {
   const int64_t cols = tensor.cols();
   const int64_t slice_rows =
       std::min(tensor.rows(), std::max<int64_t>(kSliceValues / cols / unit, 1) * unit);
@@ -55,13 +55,11 @@ absl::Status EachSlice(
   std::mutex mutex;
   absl::Status status;
   const auto run = [&] {
-    std::vector<float> values(static_cast<size_t>(slice_rows * cols));
+    std::vector<float> scratch(static_cast<size_t>(slice_rows * cols));
     for (int64_t slice = next++; slice < end; slice = next++) {
       const int64_t row = slice * slice_rows;
       const int64_t rows = std::min(slice_rows, tensor.rows() - row);
-      const std::span<float> part(values.data(), static_cast<size_t>(rows * cols));
-      ReadRows(tensor, row, rows, part);
-      absl::Status done = work(row, part);
+      absl::Status done = work(row, rows, scratch);
       if (done.ok()) continue;
       const std::lock_guard lock(mutex);
       if (slice >= end) continue;
@@ -197,11 +195,10 @@ absl::Status Quantization::WriteMatrix(const TensorRef& tensor, ShardWriter* wri
   const WeightSpec spec = SpecOf(tensor);
   if (spec.format == WeightFormat::kInt8) {
     Int8Matrix matrix = MakeInt8Matrix(spec.n, spec.k);
-    absl::Status status =
-        EachSlice(tensor, 1, options_.num_threads, [&](int64_t row, std::span<const float> values) {
-          if (QuantizeInt8(row, values, &matrix).ok()) return absl::OkStatus();
-          return NotFinite(tensor, row, values, kRoundsToF16InfBits);
-        });
+    absl::Status status = EachSlice(tensor, 1, options_.num_threads,
+                                    [&](int64_t row, int64_t rows, std::span<float> scratch) {
+                                      return QuantizeRows(tensor, row, rows, scratch, &matrix);
+                                    });
     return status.ok() ? WriteInt8(tensor.name, matrix, writer) : status;
   }
   FourBitQuantizer quantizer(spec.n, spec.k,
@@ -211,10 +208,8 @@ absl::Status Quantization::WriteMatrix(const TensorRef& tensor, ShardWriter* wri
                               .scale_search = options_.scale_search});
   const int64_t unit = spec.group_size / std::gcd<int64_t>(spec.group_size, spec.k);
   absl::Status status = EachSlice(tensor, unit, options_.num_threads,
-                                  [&](int64_t row, std::span<const float> values) {
-                                    if (quantizer.Add(row * spec.k, values).ok())
-                                      return absl::OkStatus();
-                                    return NotFinite(tensor, row, values, kInfinityBits);
+                                  [&](int64_t row, int64_t rows, std::span<float> scratch) {
+                                    return QuantizeRows(tensor, row, rows, scratch, &quantizer);
                                   });
   if (!status.ok()) return status;
   return WriteFourBit(tensor.name, quantizer.Finish(), SourceType(tensor), writer);
@@ -235,8 +230,10 @@ absl::Status Quantization::WritePlain(const TensorRef& tensor, ShardWriter* writ
 // In the model's 16-bit type; bf16 where a value is too large for fp16.
 absl::Status Quantization::WriteRounded(const TensorRef& tensor, ShardWriter* writer) const {
   std::atomic<uint32_t> largest = 0;
-  absl::Status status =
-      EachSlice(tensor, 1, options_.num_threads, [&](int64_t row, std::span<const float> values) {
+  absl::Status status = EachSlice(
+      tensor, 1, options_.num_threads, [&](int64_t row, int64_t rows, std::span<float> scratch) {
+        const auto values = scratch.first(static_cast<size_t>(rows * tensor.cols()));
+        ReadRows(tensor, row, rows, values);
         const uint32_t bits = LargestMagnitudeBits(values);
         if (bits >= kRoundsToBf16InfBits) {
           return NotFinite(tensor, row, values, kRoundsToBf16InfBits);
@@ -251,7 +248,9 @@ absl::Status Quantization::WriteRounded(const TensorRef& tensor, ShardWriter* wr
   status = writer->AddEntry(tensor.name, dtype == DType::kBF16 ? "BF16" : "F16", tensor.shape,
                             tensor.NumValues() * 2);
   std::vector<uint16_t> halves;
-  const auto write = [&](int64_t, std::span<const float> values) {
+  const auto write = [&](int64_t row, int64_t rows, std::span<float> scratch) {
+    const auto values = scratch.first(static_cast<size_t>(rows * tensor.cols()));
+    ReadRows(tensor, row, rows, values);
     halves.resize(values.size());
     for (size_t i = 0; i < values.size(); ++i) halves[i] = F32ToHalf(dtype, values[i]);
     return writer->Write({reinterpret_cast<const uint8_t*>(halves.data()), halves.size() * 2});
