@@ -241,7 +241,7 @@ int RunBenchModel(const Arguments& args) {
     std::fprintf(stderr, "nibble bench model: %s\n(nibble bench model --help tells the flags)\n",
                  options.path.empty() ? "PATH is required"
                  : model_options.ok() ? "--decode-tokens must be at least 2, --repetitions 1"
-                                      : std::string(model_options.status().message()).c_str());
+                                      : std::string{model_options.status().message()}.c_str());
     return 2;
   }
   return Measure(options, *model_options);

@@ -125,7 +125,7 @@ int RunInspect(const Arguments& args) {
   if (path.empty() || !options.ok()) {
     std::fprintf(
         stderr, "nibble inspect: %s\n(nibble inspect --help tells the flags)\n",
-        path.empty() ? "PATH is required" : std::string(options.status().message()).c_str());
+        path.empty() ? "PATH is required" : std::string{options.status().message()}.c_str());
     return 2;
   }
   auto checkpoint = Checkpoint::Open(path);

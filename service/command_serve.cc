@@ -281,7 +281,7 @@ int RunServe(const Arguments& args) {
   if (status.ok()) status = Finish(&options);
   if (!status.ok()) {
     std::fprintf(stderr, "nibble serve: %s\n(nibble serve --help tells the flags)\n",
-                 std::string(status.message()).c_str());
+                 std::string{status.message()}.c_str());
     return 2;
   }
   return Serve(std::move(options));

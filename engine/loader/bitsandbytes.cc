@@ -122,7 +122,7 @@ absl::StatusOr<QuantState> ReadState(const StoredTensor& matrix, const Companion
   if (!key.ok()) return key.status();
   const StoredTensor& tensor = *companions.find(*key)->second;
   const std::string_view type =
-      std::string_view(*key).substr(std::min(kTypePrefix.size(), key->size()));
+      std::string_view{*key}.substr(std::min(kTypePrefix.size(), key->size()));
   if (!key->starts_with(kTypePrefix) || (type != "nf4" && type != "fp4")) {
     return Unsupported(tensor,
                        "is a quant_state that is not supported; supported: "

@@ -40,8 +40,7 @@ constexpr std::array<uint64_t, 13> kFieldBytes = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 
 
 template <typename T>
 Value IntValue(ByteReader& reader) {
-  const int64_t number = reader.Number<T>("a number");
-  return Value(number);
+  return Value{int64_t{reader.Number<T>("a number")}};
 }
 
 Value ReadBool(ByteReader& reader) {

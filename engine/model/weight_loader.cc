@@ -191,6 +191,7 @@ absl::Status WeightLoader::RunTasks(std::vector<Task> tasks) {
     next_ = finished_ = 0;
   }
   std::vector<std::thread> threads;
+  threads.reserve(static_cast<size_t>(backend_->num_threads()));
   for (int i = 0; i < backend_->num_threads(); ++i) threads.emplace_back([this] { Work(); });
   Report();
   for (std::thread& thread : threads) thread.join();

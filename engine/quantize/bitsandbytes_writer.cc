@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/check.h"
@@ -60,7 +61,8 @@ std::string PythonRepr(double value) {
   const std::string scientific(text.data(), end.ptr);  // "-1.25e-07"
   const size_t e = scientific.find('e');
   if (e == std::string::npos) return scientific;  // no finite number
-  const int exponent = std::atoi(scientific.c_str() + e + 1);
+  int exponent = 0;
+  Check(absl::SimpleAtoi(scientific.substr(e + 1), &exponent), "to_chars writes an exponent");
   const std::string sign(scientific[0] == '-' ? 1 : 0, '-');
   std::string digits;
   for (const char c : scientific.substr(0, e)) {

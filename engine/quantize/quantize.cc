@@ -67,8 +67,10 @@ absl::Status EachSlice(
       status = std::move(done);
     }
   };
+  const int64_t helpers = std::clamp<int64_t>(num_threads, 1, slices) - 1;
   std::vector<std::thread> threads;
-  for (int64_t i = 1; i < std::min<int64_t>(num_threads, slices); ++i) threads.emplace_back(run);
+  threads.reserve(static_cast<size_t>(helpers));
+  for (int64_t i = 0; i < helpers; ++i) threads.emplace_back(run);
   run();
   for (std::thread& thread : threads) thread.join();
   return status;

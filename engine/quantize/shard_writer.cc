@@ -112,7 +112,7 @@ absl::Status ShardWriter::TakeUp() {
     if (text->rfind(head, 0) != 0) {
       return NotOurs(directory_, "was begun with other options or from other files");
     }
-    const absl::StatusOr<size_t> units = ReadUnits(std::string_view(*text).substr(head.size()));
+    const absl::StatusOr<size_t> units = ReadUnits(std::string_view{*text}.substr(head.size()));
     if (!units.ok()) return units.status();
     whole = head.size() + *units;
   } else {

@@ -12,8 +12,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "engine/status.h"
 #include "engine/fd.h"
+#include "engine/status.h"
 #include "tests/support/certificates.h"
 #include "tests/support/running_server.h"
 #include "tests/support/temp_dir.h"
