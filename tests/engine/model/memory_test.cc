@@ -93,9 +93,9 @@ TEST(ModelMemory, CountsATokenizerWithinOnePercentOfTheWhole) {
   const std::string path = testing::GoldenPath("models/tiny_chat");
   LoadAndUnload(path, backend.get());
   const Usage usage = LoadAndUnload(path, backend.get());
-  // The whole is so small here that malloc's own pages show: up to 16 of them are let pass.
+  // The whole is so small here that malloc's own pages show: up to 32 of them are let pass.
   EXPECT_NEAR(static_cast<double>(usage.held), static_cast<double>(usage.ledger),
-              static_cast<double>(usage.ledger) / 100 + 16 * 4096);
+              static_cast<double>(usage.ledger) / 100 + 32 * 4096);
 }
 
 // In fp32.
