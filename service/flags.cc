@@ -277,7 +277,7 @@ absl::Status Flags::Parse(const std::vector<std::string>& args) {
     absl::Status status;
     const auto found = flags_.find(name);
     if (equals != std::string::npos) {
-      status = Set(name, std::string_view(arg).substr(equals + 1));
+      status = Set(name, std::string_view{arg}.substr(equals + 1));
     } else if (found != flags_.end() && found->second.is_bool) {
       status = Set(name, "true");
     } else if (name.starts_with("no-") && flags_.contains(name.substr(3)) &&

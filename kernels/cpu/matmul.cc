@@ -16,7 +16,7 @@ int64_t NumSuperPanels(int64_t n) { return CeilDiv(NumPanels(n), PanelWidth(n));
 
 // How many slices the rows are cut into: only as many as keep every thread busy.
 int64_t RowSlices(int64_t rows, int64_t super_panels, int threads) {
-  const int64_t wanted = CeilDiv(int64_t{4} * threads, super_panels);
+  const int64_t wanted = CeilDiv(int64_t{4} * threads, std::max<int64_t>(super_panels, 1));
   return std::clamp<int64_t>(wanted, 1, CeilDiv(rows, kMinRows));
 }
 
