@@ -1,6 +1,7 @@
 // See hf_weights.h.
 #include "engine/loader/hf_weights.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <utility>
@@ -147,7 +148,8 @@ absl::StatusOr<std::set<const StoredTensor*>> CheckCompanions(
 std::optional<std::string> OtherName(const ModelConfig& config, std::string_view name) {
   if (config.architecture != Architecture::kBert) return std::nullopt;
   if (name.starts_with("bert.")) name.remove_prefix(5);
-  if (name.starts_with("pooler.") || name.starts_with("cls.")) return Str(name);
+  const bool printable = std::all_of(name.begin(), name.end(), [](char c) { return c > ' '; });
+  if (printable && (name.starts_with("pooler.") || name.starts_with("cls."))) return Str(name);
   return std::nullopt;
 }
 
@@ -169,7 +171,8 @@ absl::Status MakeTensors(const ModelConfig& config, const std::vector<StoredTens
         parts == quantized.end() ? MakeTensor(config, *std::move(name), one)
                                  : ReadQuantizedMatrix(*std::move(name), one, parts->second);
     if (!tensor.ok() && computed) return tensor.status();
-    if (tensor.ok()) (computed ? out.tensors : out.others).push_back(*std::move(tensor));
+    if (!tensor.ok() || (!computed && tensor->shape.size() > 2)) continue;
+    (computed ? out.tensors : out.others).push_back(*std::move(tensor));
   }
   return absl::OkStatus();
 }

@@ -29,7 +29,7 @@ class Workspace;
 
 struct ModelOptions {
   // kNf4, kFp4, kInt8 or kBf16; absent: as the file is quantized, else NF4. A quantized file keeps
-  // its own form: another one is refused, and the next three say nothing about it.
+  // its own form: another one is refused, as skip_modules are, and the next two say nothing of it.
   std::optional<WeightFormat> weights;
   int32_t group_size = 64;
   bool double_quant = true;

@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <map>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -90,6 +92,12 @@ std::string ShardWriter::ShardName(int64_t shard) const {
 absl::StatusOr<std::unique_ptr<ShardWriter>> ShardWriter::Open(const std::string& directory,
                                                                const ShardOptions& options) {
   std::unique_ptr<ShardWriter> writer(new ShardWriter(directory, options));
+  // What stands there without a journal is someone else's, or a run that was killed while it gave
+  // its files their last names.
+  std::error_code ignored;
+  if (!PathExists(writer->PathOf(kJournal)) && !std::filesystem::is_empty(directory, ignored)) {
+    return NotOurs(directory, "holds files and no journal");
+  }
   writer->journal_ =
       Fd(open(writer->PathOf(kJournal).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
   if (!writer->journal_) return WriteFailed(kJournal, errno);
@@ -107,6 +115,9 @@ absl::Status ShardWriter::TakeUp() {
   if (!text.ok()) return text.status();
   // A run that was killed before its first unit has nothing to lose, whatever it was.
   const bool has_unit = text->find("\ndone ") != std::string::npos;
+  if (!text->empty() && !text->starts_with(absl::StrCat(kMagic, "\n"))) {
+    return NotOurs(directory_, "its journal is no journal of ours");
+  }
   size_t whole = 0;
   if (has_unit) {
     if (text->rfind(head, 0) != 0) {

@@ -282,6 +282,14 @@ TEST_F(QuantizeTest, AKilledRunIsTakenUp) {
   EXPECT_EQ(Files(Out("killed")), Files(Out("whole")));
 }
 
+TEST_F(QuantizeTest, NeverRemovesWhatIsNotItsOwn) {
+  const std::string diary = directory_.Write("x.partial/diary.txt", "dear diary");
+  const absl::Status status =
+      QuantizeCheckpoint(Golden("tiny_chat"), Out("x"), {}, Ignore).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  EXPECT_EQ(ReadFile(diary), "dear diary");
+}
+
 TEST_F(QuantizeTest, AFullDiskIsAClearErrorAndLeavesNothing) {
   rlimit before;
   getrlimit(RLIMIT_FSIZE, &before);

@@ -154,6 +154,16 @@ TEST_F(ShardWriterTest, RefusesAnothersWorkAndLeavesItAlone) {
   EXPECT_TRUE(Open(1000, "other").ok());
 }
 
+TEST_F(ShardWriterTest, RefusesADirectoryThatIsNoRunsWork) {
+  directory_.Write("diary.txt", "dear diary");
+  const absl::Status foreign = Open().status();
+  EXPECT_EQ(ReasonOf(foreign), "PARTIAL_NOT_OURS") << foreign;
+  EXPECT_THAT(std::string(foreign.message()), HasSubstr("holds files and no journal"));
+  EXPECT_THAT(Files(), ElementsAre("diary.txt"));
+  directory_.Write("journal", "Monday: rain.\n");
+  EXPECT_THAT(std::string(Open().status().message()), HasSubstr("no journal of ours"));
+}
+
 TEST_F(ShardWriterTest, RefusesWhatAnotherRunWritesNow) {
   const auto first = Open();
   ASSERT_TRUE(first.ok());
@@ -175,10 +185,10 @@ TEST_F(ShardWriterTest, RefusesADamagedJournalAndAShortShard) {
   EXPECT_THAT(std::string(Open().status().message()), HasSubstr("journal is damaged"));
 }
 
-TEST_F(ShardWriterTest, AFullDiskIsAClearError) {
-  std::filesystem::create_symlink("/dev/full", absl::StrCat(directory_.path(), "/shard-00001"));
+TEST_F(ShardWriterTest, FollowsNoLink) {
   auto writer = Open();
   ASSERT_TRUE(writer.ok());
+  std::filesystem::create_symlink("/dev/full", absl::StrCat(directory_.path(), "/shard-00001"));
   const absl::Status status = (*writer)->Begin(10);
   EXPECT_FALSE(status.ok()) << "a link where a shard should be is not followed";
 }
