@@ -92,6 +92,12 @@ absl::StatusOr<ModelOptions> ResolveOptions(const ModelOptions& options, const M
     return OutOfRange("options.weights", "weights is fp16, it may be nf4, fp4, int8 or bf16");
   }
   if (absl::Status status = FollowFile(quantized, options, &resolved); !status.ok()) return status;
+  constexpr size_t kMaxSkipped = 1024;  // each is looked for in every tensor's name
+  if (options.skip_modules.size() > kMaxSkipped) {
+    return OutOfRange("options.skip_modules",
+                      absl::StrCat("skip_modules has ", options.skip_modules.size(),
+                                   " names, it may have ", kMaxSkipped));
+  }
   if (!IsAllowedGroupSize(options.group_size)) {
     return OutOfRange("options.group_size",
                       absl::StrCat("group_size is ", options.group_size,

@@ -49,6 +49,7 @@ TEST(ResolveOptions, RefusesWhatIsOutOfRangeByField) {
       {{.group_size = 0}, "options.group_size"},
       {{.max_context = -1}, "options.max_context"},
       {{.kv_bytes = -1}, "options.kv_bytes"},
+      {{.skip_modules = std::vector<std::string>(1025, "mlp")}, "options.skip_modules"},
   };
   for (const auto& [options, field] : wrong) {
     const absl::Status status = ResolveOptions(options, SmallConfig(), nullptr).status();
