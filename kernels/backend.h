@@ -23,6 +23,7 @@
 #include "kernels/four_bit.h"
 #include "kernels/int8.h"
 #include "kernels/kv_layout.h"
+#include "kernels/pooling.h"
 #include "kernels/sampling.h"
 #include "kernels/tensor.h"
 #include "kernels/weight.h"
@@ -55,8 +56,6 @@ struct MatMulPart {
   Activations out;          // [M, N]
   bool accumulate = false;  // out += …: the residual
 };
-
-enum class Pooling : uint8_t { kMean, kCls, kLast };
 
 class Backend {
  public:

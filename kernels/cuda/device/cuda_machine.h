@@ -1,0 +1,255 @@
+// The CUDA machine as the kernels see it: CUDA's own names, and every PTX instruction and half
+// precision conversion that they use as a named function. This is the real one; the emulator of the
+// tests (tests/support/cuda_emulator/cuda_machine.h) has the same names in plain C++. Kernels name
+// no other CUDA header, have no __shared__ variables (DynamicShared() instead) and no inline PTX.
+//
+// CUDA's own names that both machines have: threadIdx, blockIdx, blockDim, gridDim, __syncthreads,
+// __syncwarp, __shfl_sync, __shfl_xor_sync, __shfl_down_sync, __ballot_sync, __any_sync, __popc,
+// __ffs, __clz, __byte_perm, __ldg, atomicAdd (int, unsigned), atomicMax (int, unsigned),
+// __threadfence, uint2, uint4, float2, float4, and <math.h>. Code is compiled with -fmad=false:
+// a multiply and an add fuse only in fmaf.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+
+namespace nibble::cuda {
+
+// --- half precision: 16 bits are held as integers, pairs in 32 bits with the first one low ---
+
+__device__ __forceinline__ uint16_t FloatToHalf(float x) {
+  return __half_as_ushort(__float2half_rn(x));
+}
+__device__ __forceinline__ float HalfToFloat(uint16_t h) {
+  return __half2float(__ushort_as_half(h));
+}
+__device__ __forceinline__ uint16_t FloatToBf16(float x) {
+  return __bfloat16_as_ushort(__float2bfloat16_rn(x));
+}
+__device__ __forceinline__ float Bf16ToFloat(uint16_t b) {
+  return __uint_as_float(static_cast<uint32_t>(b) << 16);
+}
+__device__ __forceinline__ uint32_t PackHalf(float first, float second) {
+  uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+__device__ __forceinline__ uint32_t PackBf16(float first, float second) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+// Both products, each rounded to fp16.
+__device__ __forceinline__ uint32_t MultiplyHalf2(uint32_t a, uint32_t b) {
+  uint32_t pair;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+  return pair;
+}
+__device__ __forceinline__ uint32_t BitsOf(float x) { return __float_as_uint(x); }
+__device__ __forceinline__ float FloatOf(uint32_t bits) { return __uint_as_float(bits); }
+// a·b + c·d … of four signed bytes each, added to sum.
+__device__ __forceinline__ int32_t Dot4(uint32_t a, uint32_t b, int32_t sum) {
+  return __dp4a(static_cast<int32_t>(a), static_cast<int32_t>(b), sum);
+}
+
+// --- shared memory ---
+
+// The block's dynamic shared memory, aligned to 1024.
+__device__ __forceinline__ char* DynamicShared() {
+  extern __shared__ __align__(1024) char dynamic_shared[];
+  return dynamic_shared;
+}
+// An address of shared memory as 32 bits, for the functions that take one.
+__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+__device__ __forceinline__ uint32_t LoadShared32(uint32_t address) {
+  uint32_t value;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(address));
+  return value;
+}
+__device__ __forceinline__ uint2 LoadShared64(uint32_t address) {
+  uint2 v;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address));
+  return v;
+}
+__device__ __forceinline__ uint4 LoadShared128(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address));
+  return v;
+}
+
+// --- global memory ---
+
+// 16 bytes that are read once in the whole launch: not kept in L1, first to leave L2.
+__device__ __forceinline__ uint4 LoadStream128(const void* global) {
+  uint4 v;
+  asm volatile(
+      "ld.global.nc.L1::no_allocate.L2::evict_first.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "l"(global));
+  return v;
+}
+
+// --- warp matrices; fragments as the PTX ISA lays them out ---
+
+// Four 8×8 matrices of 16-bit values; lane l gives the address of row l % 8 of matrix l / 8.
+__device__ __forceinline__ void LoadMatrix4(uint32_t (&r)[4], uint32_t shared_row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_row));
+}
+__device__ __forceinline__ void LoadMatrix4Transposed(uint32_t (&r)[4], uint32_t shared_row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_row));
+}
+// d[16,8] += a[16,16] · b[16,8], fp32 sums (mma.m16n8k16).
+__device__ __forceinline__ void MmaHalf(float (&d)[4], const uint32_t (&a)[4],
+                                        const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ void MmaBf16(float (&d)[4], const uint32_t (&a)[4],
+                                        const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// --- asynchronous copies (sm_80) ---
+
+// 16 bytes from global to shared memory; zeros if !valid (then `global` is not read).
+__device__ __forceinline__ void CopyAsync16(uint32_t shared, const void* global, bool valid) {
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
+               "r"(bytes)
+               : "memory");
+}
+__device__ __forceinline__ void CopyAsyncCommit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Waits until at most kPending of this thread's groups are under way.
+template <int kPending>
+__device__ __forceinline__ void CopyAsyncWait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// --- named barriers ---
+
+// `threads` threads of the block (whole warps) meet at barrier id (1 … 15).
+__device__ __forceinline__ void NamedBarrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// --- dependent launches (sm_90; nothing before) ---
+
+// Waits until what the previous kernel of the stream wrote can be read. A kernel launched with
+// LaunchOptions::dependent calls it before it reads or writes anything that another kernel of the
+// step writes or reads.
+__device__ __forceinline__ void WaitForPreviousKernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The next kernel may start its prologue.
+__device__ __forceinline__ void LetNextKernelStart() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// --- Hopper (sm_90a): bulk copies, their barriers, and wgmma ---
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+inline constexpr bool kHasHopper = true;
+
+// A barrier in shared memory that `arrivals` arrivals and the bytes expected complete.
+__device__ __forceinline__ void BarrierInit(uint32_t barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+// Makes the inits visible to the copy engine; then __syncthreads().
+__device__ __forceinline__ void BarrierInitFence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ __forceinline__ void BarrierArrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void BarrierArriveExpecting(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+// Waits until the phase of this parity (0 first) is complete.
+__device__ __forceinline__ void BarrierWait(uint32_t barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra out;\n"
+      "bra again;\n"
+      "out:\n"
+      "}\n" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+// Consecutive bytes (a multiple of 16) from global to shared memory; completes on the barrier.
+__device__ __forceinline__ void BulkCopy(uint32_t shared, const void* global, uint32_t bytes,
+                                         uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+// Ordinary writes to shared memory before it are seen by the tensor cores and the copy engine.
+__device__ __forceinline__ void FenceForAsync() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// A [16, N] fp16 operand in shared memory, K-major without swizzle: 8×8 core matrices of 128
+// consecutive bytes (8 rows of n, 16 bytes of k each). k_bytes: from one core matrix to the next
+// along k; n_bytes: along n.
+__device__ __forceinline__ uint64_t MatrixDescriptor(uint32_t shared, uint32_t k_bytes,
+                                                     uint32_t n_bytes) {
+  return static_cast<uint64_t>((shared & 0x3ffff) >> 4) |
+         static_cast<uint64_t>((k_bytes & 0x3ffff) >> 4) << 16 |
+         static_cast<uint64_t>((n_bytes & 0x3ffff) >> 4) << 32;
+}
+__device__ __forceinline__ void WgmmaFence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void WgmmaCommit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int kPending>
+__device__ __forceinline__ void WgmmaWait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+template <int kRegisters>
+__device__ __forceinline__ void TakeRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void GiveRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+#else
+
+inline constexpr bool kHasHopper = false;
+
+#endif
+
+}  // namespace nibble::cuda

@@ -1,0 +1,40 @@
+// out_i (+)= x·W_iᵀ + bias_i on the device: which way each product goes, and the scratch memory it
+// takes. Two numeric modes: exact (compute=fp32: fp32 activations, fp32 codes) and the tensor
+// cores' (compute=bf16: activations and codes of 16 bits, fp32 sums and scales). INT8 weights
+// multiply as backend.h says in both.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/matmul_table.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/cuda/tape.h"
+
+namespace nibble::cuda {
+
+// The formats' tables in device memory, made once by the backend.
+struct DeviceTables {
+  const float* nf4 = nullptr;          // [16]
+  const float* fp4 = nullptr;          // [16]
+  const float* dynamic_map = nullptr;  // [256]
+};
+
+struct MatMulSetup {
+  const DeviceTraits* traits = nullptr;
+  DeviceTables tables;
+  const MatMulTable* table = nullptr;  // which way by format and shape
+  bool exact = false;
+  bool batch_invariant = false;  // one way, whatever the number of rows
+  char* scratch = nullptr;       // MatMulScratchBytes, 256-aligned
+  int64_t scratch_bytes = 0;
+};
+
+int64_t MatMulScratchBytes(const DeviceTraits& traits, const BackendLimits& limits, bool exact);
+
+// Parts may be of different formats.
+void MatMul(Tape* tape, const MatMulSetup& setup, const Activations& x,
+            std::span<const MatMulPart> parts);
+
+}  // namespace nibble::cuda

@@ -1,0 +1,42 @@
+// Which kernel multiplies which shape: one table per GPU model, shipped with the program. A table
+// is made by `cuda_bench --table` on that GPU and written here by hand; nothing is measured at
+// load.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "kernels/weight.h"
+
+namespace nibble::cuda {
+
+// The ways of a 4-bit product in the tensor cores' mode.
+enum class MatMulPath : uint8_t {
+  kStream,   // weights from memory straight to registers, mma.sync; up to 8 rows
+  kStaged,   // the same with rows of x staged through shared memory; tiles of 16, 32, 64 rows
+  kHopper,   // wgmma with weights decoded into its registers (sm_90a)
+  kUnpack,   // decode a piece that fits L2 to 16 bits, cuBLAS, next piece
+  kGeneral,  // any shape: groups that straddle rows; exact fp32 arithmetic
+};
+inline constexpr int kNumMatMulPaths = 5;
+const char* Name(MatMulPath path);
+
+struct MatMulTable {
+  const char* gpu;  // what DeviceTraits::name begins with; "" for any
+  int compute;      // 80, 89, 90: at least this capability
+  // The most rows for which each path is taken, by the size of the matrix: fewer than
+  // small_weights values or not. Rows beyond every bound go to kUnpack.
+  int64_t small_weights;
+  int64_t stream_rows[2];
+  int64_t staged_rows[2];
+  int64_t hopper_rows[2];
+};
+
+// The table of the GPU's name, else of its capability.
+const MatMulTable& TableFor(std::string_view gpu, int compute_capability);
+
+// The one place that chooses. `fits`: groups do not straddle rows and are 32 or a multiple of 64.
+MatMulPath ChoosePath(const MatMulTable& table, int64_t rows, int64_t n, int64_t k, bool fits,
+                      bool batch_invariant);
+
+}  // namespace nibble::cuda
