@@ -86,11 +86,11 @@ __device__ __forceinline__ uint4 LoadShared128(uint32_t address) {
 
 // --- global memory ---
 
-// 16 bytes that are read once in the whole launch: not kept in L1, first to leave L2.
+// 16 bytes that are read once in the whole launch: not kept in L1.
 __device__ __forceinline__ uint4 LoadStream128(const void* global) {
   uint4 v;
   asm volatile(
-      "ld.global.nc.L1::no_allocate.L2::evict_first.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+      "ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
       : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
       : "l"(global));
   return v;
