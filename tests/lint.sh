@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 deploy/install_packages.sh check
 
-mapfile -t sources < <(git ls-files '*.h' '*.cc' '*.inl')
+mapfile -t sources < <(git ls-files '*.h' '*.cc' '*.inl' '*.cu' '*.cuh')
 case "${1:-}" in "" | --format | --tidy) ;; *) sed -n '2,3p' "$0" >&2; exit 2 ;; esac
 if [ "${1:-}" != "--tidy" ]; then
   clang-format-14 --dry-run -Werror "${sources[@]}"
