@@ -17,6 +17,7 @@ EngineOptions Filled(EngineOptions options, const Backend& backend) {
   options.backend.device = backend.device();
   options.backend.cpu_isa = backend.isa();
   options.backend.num_threads = backend.num_threads();
+  options.backend.compute = backend.compute();
   return options;
 }
 

@@ -35,7 +35,7 @@ ModelDescription DescriptionOf(const LoadRequest& request, const Backend& backen
   description.name = request.name;
   description.source = request.source;
   description.options = request.options;
-  description.compute = "fp32";
+  description.compute = Name(backend.compute());
   description.device = backend.device();
   return description;
 }

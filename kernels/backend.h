@@ -2,10 +2,10 @@
 // Public methods check shapes, once, for every device (a wrong shape is our bug and aborts);
 // private Do… compute.
 //
-// Thread rule: one thread at a time (the engine's), except Allocate, PackedSize and Pack, which a
-// loading thread may call meanwhile. Operations are asynchronous on devices that are; Finish()
-// waits for all of them. No operation allocates: scratch memory is lent by the model through
-// UseScratch.
+// Thread rule: one thread at a time (the engine's), except Allocate, PackedBytes, Pack…,
+// CopyToDevice and IsLost, which other threads may call meanwhile. Operations are asynchronous on
+// devices that are; Finish() waits for all of them. No operation allocates: scratch memory is lent
+// by the model through UseScratch.
 //
 // Numbers (compute=fp32): every output row depends only on its own inputs, with one order of
 // additions for any number of rows or threads and on every ISA row of the CPU, so results are equal
@@ -19,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/backend_options.h"
 #include "kernels/buffer.h"
 #include "kernels/four_bit.h"
 #include "kernels/int8.h"
@@ -29,25 +30,6 @@
 #include "kernels/weight.h"
 
 namespace nibble {
-
-struct BackendOptions {
-  std::string device =
-      "cpu";            // "cpu", "cuda:0", "auto" (a GPU if the build and the machine have one)
-  int num_threads = 0;  // CPU; 0: the cgroup's quota, else the number of usable CPUs
-  std::string cpu_isa;  // "scalar", "avx2", "avx512"; empty: the best the CPU has
-};
-
-// The largest of everything that one model will ever ask, for sizing scratch memory.
-struct BackendLimits {
-  int64_t max_rows = 0;     // rows of one step
-  int64_t max_context = 0;  // positions of one sequence
-  int64_t max_heads = 0;
-  int64_t max_head_dim = 0;
-  int64_t max_k = 0;  // widest input of a matmul
-  bool int8 = true;   // some matmul is with INT8 weights, which need rows of x in 8 bits
-  int64_t max_vocab = 0;
-  int64_t max_samples = 0;  // sampling plans of one step
-};
 
 // One product of a grouped matmul: out = x·Wᵀ + bias, or out += x·Wᵀ + bias.
 struct MatMulPart {
@@ -63,11 +45,20 @@ class Backend {
 
   virtual std::string device() const = 0;  // "cpu", "cuda:0": the `device` label of every metric
   virtual std::string isa() const = 0;     // "avx512", "sm_90"
-  virtual int num_threads() const = 0;     // CPU threads that compute
+  virtual int num_threads() const = 0;     // CPU threads that compute and load
+  virtual Compute compute() const = 0;     // never kAuto
+  // A failure took the device away from this process for good; nothing can be computed any more.
+  virtual bool IsLost() const { return false; }
 
   // --- memory ---
 
-  // Zeroed, 4096-aligned, faulted in. Errors: RESOURCE_EXHAUSTED with the bytes asked for.
+  // What the device took when it was made, in its own memory; it takes no more by itself.
+  virtual BackendMemory OwnMemory() const { return {}; }
+  // What models and OwnMemory may take together unless told otherwise; 0: the host's memory, of
+  // which the engine knows more.
+  virtual int64_t DeviceBytes() const { return 0; }
+  // Zeroed, 256-aligned (the CPU's: 4096, and faulted in). Errors: RESOURCE_EXHAUSTED with the
+  // bytes asked for; INTERNAL.
   virtual absl::StatusOr<Buffer> Allocate(int64_t bytes) = 0;
   // Scratch memory that operations within these limits need.
   virtual int64_t ScratchBytes(const BackendLimits& limits) const = 0;
@@ -90,7 +81,8 @@ class Backend {
   virtual absl::Status Pack16(int64_t first_row, int64_t count, const uint16_t* values,
                               Weight* weight) = 0;
   // Small vectors: host to device and back.
-  virtual void CopyToDevice(void* device, const void* host, int64_t bytes) = 0;
+  // Errors: INTERNAL. A failed CopyToHost is told by Finish.
+  virtual absl::Status CopyToDevice(void* device, const void* host, int64_t bytes) = 0;
   virtual void CopyToHost(void* host, const void* device, int64_t bytes) = 0;
 
   // --- operations; all activations fp32, [M, …] ---
@@ -158,7 +150,8 @@ class Backend {
   void Sample(const Activations& logits, std::span<const SamplingPlan> plans,
               std::span<SampledToken> sampled);
 
-  // Waits for everything asked so far. Errors: INTERNAL when the device failed.
+  // Waits for everything asked so far. Errors: INTERNAL when the device failed; what was asked
+  // since the last Finish is then undefined, the next step begins afresh.
   virtual absl::Status Finish() = 0;
   // Lets the CPU pool's threads park (called by an idle engine); the next operation wakes them.
   virtual void Park() = 0;
@@ -193,8 +186,9 @@ class Backend {
                         std::span<SampledToken> sampled) = 0;
 };
 
-// Errors: INVALID_ARGUMENT (unknown device or ISA, ISA the CPU lacks), UNAVAILABLE (no such device
-// in this build).
+// Errors: INVALID_ARGUMENT (unknown device or ISA, ISA the CPU lacks, a GPU's number too large),
+// UNAVAILABLE (no such device in this build or machine), UNIMPLEMENTED (a compute mode that the
+// device does not have), RESOURCE_EXHAUSTED.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const BackendOptions& options);
 // The CPU backend, and the slow, obvious one that tests compare with (kernels/reference, linked by
 // tests only).

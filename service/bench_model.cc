@@ -60,7 +60,7 @@ class TimingSink : public TokenSink {
 };
 
 struct BenchModelOptions {
-  std::string path, batches = "1,4,16,32", compare;
+  std::string path, batches = "1,4,16,32", compare, compute = "auto";
   ModelFlags model;
   EngineOptions engine;
   int64_t prompt_tokens = 512, decode_tokens = 64, context_tokens = 16, repetitions = 5;
@@ -231,10 +231,15 @@ int RunBenchModel(const Arguments& args) {
   flags.Add("threads", &options.engine.backend.num_threads, "N", "CPU threads; 0: all.");
   flags.Add("cpu-isa", &options.engine.backend.cpu_isa, "scalar|avx2|avx512",
             "Force one; empty: the best.");
+  flags.AddChoice("compute", &options.compute, {"auto", "fp32", "bf16", "int8"},
+                  "Arithmetic of activations; auto: fp32 on a CPU, bf16 on a GPU.");
+  flags.Add("batch-invariant", &options.engine.backend.batch_invariant,
+            "Multiply one way whatever the number of rows.");
   flags.Add("max-step-rows", &options.engine.limits.max_rows, "TOKENS", "Most tokens of one step.");
   flags.Add("step-budget-ms", &options.engine.step_budget_ms, "MS", "Planned length of a step.");
   int code = 0;
   if (!ParseOrExplain("bench model", &flags, args, &code)) return code;
+  options.engine.backend.compute = ComputeNamed(options.compute).value();
   const auto model_options = ToModelOptions(options.model);
   if (options.path.empty() || options.decode_tokens < 2 || options.repetitions < 1 ||
       !model_options.ok()) {

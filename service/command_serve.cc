@@ -81,7 +81,11 @@ void AddMachineGroup(Flags* flags, ServeFlags* out) {
   flags->Add("cpu-isa", &engine->backend.cpu_isa, "scalar|avx2|avx512",
              "Force one row of the instruction-set table; empty: the best the CPU has.");
   flags->AddChoice("compute", &out->compute, {"auto", "fp32", "bf16", "int8"},
-                   "Arithmetic of activations; auto means fp32 in this version.");
+                   "Arithmetic of activations; auto: fp32 on a CPU, bf16 on a GPU. int8 is not in "
+                   "this version.");
+  flags->Add("batch-invariant", &engine->backend.batch_invariant,
+             "On a GPU: multiply one way whatever the number of rows, so that an answer does not "
+             "depend on its neighbours to the last bit. A CPU always does.");
 }
 
 void AddLimitGroup(Flags* flags, ServeFlags* out) {
@@ -136,10 +140,7 @@ void AddTimeGroup(Flags* flags, ServeFlags* out) {
 
 // What the flags mean together. Errors: INVALID_ARGUMENT.
 absl::Status Finish(ServeFlags* out) {
-  if (out->compute == "bf16" || out->compute == "int8") {
-    return absl::UnimplementedError(
-        absl::StrCat("--compute ", out->compute, " is not in this version; want auto or fp32"));
-  }
+  out->server.engine.backend.compute = ComputeNamed(out->compute).value();
   for (const std::string& spec : out->models) {
     absl::StatusOr<LoadRequest> model = ParseModelSpec(spec);
     if (!model.ok()) return model.status();

@@ -48,9 +48,10 @@ std::vector<std::vector<int32_t>> TokensOf(const v1::DetokenizeRequest& proto);
 
 // --- convert_models.cc ---
 
-// device: what the server computes on; options.device must be it, "auto" or empty.
-// Errors: INVALID_ARGUMENT, UNIMPLEMENTED (a format of a later version, by name).
-absl::StatusOr<ModelOptions> FromProto(const v1::LoadOptions& proto, const std::string& device);
+// device, compute: the server's; options.device and options.compute must be they, auto or absent.
+// Errors: INVALID_ARGUMENT, UNIMPLEMENTED (what is of a later version, by name).
+absl::StatusOr<ModelOptions> FromProto(const v1::LoadOptions& proto, const std::string& device,
+                                       Compute compute);
 void ToProto(const ModelDescription& model, v1::Model* proto);
 void ToProto(const MemoryItem& item, v1::MemoryItem* proto);
 void ToProto(const LoadProgress& progress, v1::LoadProgress* proto);

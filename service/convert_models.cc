@@ -37,15 +37,23 @@ absl::StatusOr<std::optional<WeightFormat>> FromProto(v1::WeightFormat proto) {
   }
 }
 
-absl::Status CheckCompute(v1::Compute proto) {
+// One mode serves all models of a server.
+absl::Status CheckCompute(v1::Compute proto, Compute server) {
+  const auto refuse_unless = [&](Compute wanted) {
+    if (wanted == server) return absl::OkStatus();
+    return NotInThisVersion("options.compute",
+                            absl::StrCat(Name(wanted), " beside this server's ", Name(server)));
+  };
   switch (proto) {
     case v1::COMPUTE_UNSPECIFIED:
     case v1::COMPUTE_AUTO:
-    case v1::COMPUTE_FP32:
       return absl::OkStatus();
+    case v1::COMPUTE_FP32:
+      return refuse_unless(Compute::kFp32);
     case v1::COMPUTE_BF16:
+      return refuse_unless(Compute::kBf16);
     case v1::COMPUTE_INT8:
-      return NotInThisVersion("options.compute", v1::Compute_Name(proto));
+      return refuse_unless(Compute::kInt8);
     default:
       return UnknownValue("options.compute", proto);
   }
@@ -151,12 +159,13 @@ void MemoryToProto(const MemoryPlan& plan, v1::Model* proto) {
 
 }  // namespace
 
-absl::StatusOr<ModelOptions> FromProto(const v1::LoadOptions& proto, const std::string& device) {
+absl::StatusOr<ModelOptions> FromProto(const v1::LoadOptions& proto, const std::string& device,
+                                       Compute compute) {
   const auto weights = FromProto(proto.weights());
   if (!weights.ok()) return weights.status();
   const auto kv_dtype = FromProto(proto.kv_dtype());
   if (!kv_dtype.ok()) return kv_dtype.status();
-  if (absl::Status status = CheckCompute(proto.compute()); !status.ok()) return status;
+  if (absl::Status status = CheckCompute(proto.compute(), compute); !status.ok()) return status;
   if (!v1::HeadFormat_IsValid(proto.head())) return UnknownValue("options.head", proto.head());
   if (!proto.device().empty() && proto.device() != "auto" && proto.device() != device) {
     return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_DEVICE",

@@ -27,7 +27,8 @@ absl::StatusOr<LoadRequest> MakeLoadRequest(const ServiceParts& parts, const std
   LoadRequest request;
   absl::StatusOr<std::string> path = parts.model_root->Resolve(source);
   if (!path.ok()) return path.status();
-  absl::StatusOr<ModelOptions> converted = FromProto(options, parts.engine->device());
+  absl::StatusOr<ModelOptions> converted =
+      FromProto(options, parts.engine->device(), parts.engine->options().backend.compute);
   if (!converted.ok()) return converted.status();
   request.name = name;
   request.source = *std::move(path);

@@ -158,13 +158,15 @@ absl::Status WeightLoader::LoadVectors() {
     }
     const DType dtype = vector.view.dtype;
     void* device = const_cast<void*>(vector.view.data);
-    if (dtype == DType::kF32) {
-      backend_->CopyToDevice(device, values.data(), vector.view.length * SizeOf(dtype));
-    } else {
-      std::vector<uint16_t> halves(values.size());
+    const void* host = values.data();
+    std::vector<uint16_t> halves;
+    if (dtype != DType::kF32) {
+      halves.resize(values.size());
       for (size_t i = 0; i < values.size(); ++i) halves[i] = F32ToHalf(dtype, values[i]);
-      backend_->CopyToDevice(device, halves.data(), vector.view.length * SizeOf(dtype));
+      host = halves.data();
     }
+    absl::Status copied = backend_->CopyToDevice(device, host, vector.view.length * SizeOf(dtype));
+    if (!copied.ok()) return copied;
     done += vector.tensor->bytes;
   }
   const std::lock_guard lock(mutex_);

@@ -72,8 +72,9 @@ absl::Status CpuBackend::Pack16(int64_t first_row, int64_t count, const uint16_t
   return Pack16Rows(first_row, count, values, weight);
 }
 
-void CpuBackend::CopyToDevice(void* device, const void* host, int64_t bytes) {
+absl::Status CpuBackend::CopyToDevice(void* device, const void* host, int64_t bytes) {
   std::memcpy(device, host, static_cast<size_t>(bytes));
+  return absl::OkStatus();
 }
 
 void CpuBackend::CopyToHost(void* host, const void* device, int64_t bytes) {
@@ -172,6 +173,10 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const BackendOptions& op
   if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
     return absl::InvalidArgumentError("threads: got " + std::to_string(options.num_threads) +
                                       ", want 0 (automatic) … " + std::to_string(kMaxThreads));
+  }
+  if (options.compute != Compute::kAuto && options.compute != Compute::kFp32) {
+    return absl::UnimplementedError(std::string("compute: ") + Name(options.compute) +
+                                    " is not in this version on a CPU; want auto or fp32");
   }
   const int threads = options.num_threads == 0 ? DefaultThreads() : options.num_threads;
   return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(*isa, threads));

@@ -19,6 +19,7 @@ class CpuBackend final : public Backend {
   std::string device() const override { return "cpu"; }
   std::string isa() const override { return context_.isa->name; }
   int num_threads() const override { return pool_.num_threads(); }
+  Compute compute() const override { return Compute::kFp32; }
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override;
   int64_t ScratchBytes(const BackendLimits& limits) const override;
@@ -28,7 +29,7 @@ class CpuBackend final : public Backend {
   absl::Status PackInt8(const Int8Matrix& matrix, Weight* weight) override;
   absl::Status Pack16(int64_t first_row, int64_t count, const uint16_t* values,
                       Weight* weight) override;
-  void CopyToDevice(void* device, const void* host, int64_t bytes) override;
+  absl::Status CopyToDevice(void* device, const void* host, int64_t bytes) override;
   void CopyToHost(void* host, const void* device, int64_t bytes) override;
   absl::Status Finish() override { return absl::OkStatus(); }
   void Park() override { pool_.Park(); }

@@ -96,8 +96,9 @@ absl::Status ReferenceBackend::Pack16(int64_t first_row, int64_t count, const ui
   return reference::PackRows(first_row, count, values, weight);
 }
 
-void ReferenceBackend::CopyToDevice(void* device, const void* host, int64_t bytes) {
+absl::Status ReferenceBackend::CopyToDevice(void* device, const void* host, int64_t bytes) {
   std::memcpy(device, host, static_cast<size_t>(bytes));
+  return absl::OkStatus();
 }
 
 void ReferenceBackend::CopyToHost(void* host, const void* device, int64_t bytes) {

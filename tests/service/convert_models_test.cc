@@ -15,7 +15,7 @@ using ::testing::Not;
 absl::StatusOr<ModelOptions> Options(const std::string& text) {
   v1::LoadOptions proto;
   EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &proto)) << text;
-  return FromProto(proto, "cpu");
+  return FromProto(proto, "cpu", Compute::kFp32);
 }
 
 TEST(ModelOptionsFromProto, AbsentIsTheDefault) {
@@ -49,16 +49,29 @@ TEST(ModelOptionsFromProto, NamesWhatIsNotInThisVersion) {
   }
 }
 
+TEST(ModelOptionsFromProto, TakesTheServersOwnCompute) {
+  v1::LoadOptions proto;
+  proto.set_compute(v1::COMPUTE_BF16);
+  EXPECT_TRUE(FromProto(proto, "cuda:0", Compute::kBf16).ok());
+  proto.set_compute(v1::COMPUTE_AUTO);
+  EXPECT_TRUE(FromProto(proto, "cuda:0", Compute::kBf16).ok());
+  proto.set_compute(v1::COMPUTE_FP32);
+  const absl::Status status = FromProto(proto, "cuda:0", Compute::kBf16).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(FieldOf(status), "options.compute");
+  EXPECT_THAT(Str(status.message()), HasSubstr("fp32 beside this server's bf16"));
+}
+
 TEST(ModelOptionsFromProto, RefusesUnknownValues) {
   v1::LoadOptions weights, compute, kv, head;
   weights.set_weights(static_cast<v1::WeightFormat>(77));
   compute.set_compute(static_cast<v1::Compute>(77));
   kv.set_kv_dtype(static_cast<v1::KvDtype>(77));
   head.set_head(static_cast<v1::HeadFormat>(2));
-  EXPECT_EQ(FieldOf(FromProto(weights, "cpu").status()), "options.weights");
-  EXPECT_EQ(FieldOf(FromProto(compute, "cpu").status()), "options.compute");
-  EXPECT_EQ(FieldOf(FromProto(kv, "cpu").status()), "options.kv_dtype");
-  EXPECT_EQ(FieldOf(FromProto(head, "cpu").status()), "options.head");
+  EXPECT_EQ(FieldOf(FromProto(weights, "cpu", Compute::kFp32).status()), "options.weights");
+  EXPECT_EQ(FieldOf(FromProto(compute, "cpu", Compute::kFp32).status()), "options.compute");
+  EXPECT_EQ(FieldOf(FromProto(kv, "cpu", Compute::kFp32).status()), "options.kv_dtype");
+  EXPECT_EQ(FieldOf(FromProto(head, "cpu", Compute::kFp32).status()), "options.head");
   EXPECT_EQ(Options("device: 'cuda:0'").status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_TRUE(Options("device: 'auto'").ok());
 }

@@ -14,6 +14,7 @@ class FakeBackend final : public Backend {
   std::string device() const override { return "fake:0"; }
   std::string isa() const override { return "none"; }
   int num_threads() const override { return 1; }
+  Compute compute() const override { return Compute::kFp32; }
   void Park() override { ++parks; }
 
   absl::StatusOr<Buffer> Allocate(int64_t) override { std::abort(); }
@@ -23,7 +24,7 @@ class FakeBackend final : public Backend {
   absl::Status PackFourBit(const FourBitMatrix&, Weight*) override { std::abort(); }
   absl::Status PackInt8(const Int8Matrix&, Weight*) override { std::abort(); }
   absl::Status Pack16(int64_t, int64_t, const uint16_t*, Weight*) override { std::abort(); }
-  void CopyToDevice(void*, const void*, int64_t) override { std::abort(); }
+  absl::Status CopyToDevice(void*, const void*, int64_t) override { std::abort(); }
   void CopyToHost(void*, const void*, int64_t) override { std::abort(); }
   absl::Status Finish() override { std::abort(); }
 

@@ -252,6 +252,7 @@ class RoundingBackend final : public Backend {
   std::string device() const override { return inner_->device(); }
   std::string isa() const override { return inner_->isa(); }
   int num_threads() const override { return inner_->num_threads(); }
+  Compute compute() const override { return inner_->compute(); }
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override { return inner_->Allocate(bytes + 4096); }
   int64_t ScratchBytes(const BackendLimits& limits) const override {
     return inner_->ScratchBytes(limits);
@@ -270,8 +271,8 @@ class RoundingBackend final : public Backend {
                       Weight* weight) override {
     return inner_->Pack16(first_row, count, values, weight);
   }
-  void CopyToDevice(void* device, const void* host, int64_t bytes) override {
-    inner_->CopyToDevice(device, host, bytes);
+  absl::Status CopyToDevice(void* device, const void* host, int64_t bytes) override {
+    return inner_->CopyToDevice(device, host, bytes);
   }
   void CopyToHost(void* host, const void* device, int64_t bytes) override {
     inner_->CopyToHost(host, device, bytes);
