@@ -15,10 +15,11 @@
 // 1} and 2t + 8 + {0, 1}. The order of k inside a unit is free as long as x is permuted alike:
 // UnitK(). With group 32 each half of a unit is a group of its own.
 //
-//   scales, groups inside rows (K % group == 0): [ceil(N/16)][K/group][16 rows] of fp32, or of
-//   bytes scales, groups that straddle rows: in the checkpoint's order [G] nested :=
-//   fp32[ceil(G/256)] by the checkpoint's group number, then the fp32 offset tables := as
-//   kernels/weight.h says
+//   scales := absmax, fp32 or 8-bit codes
+//       groups inside rows (K % group == 0): [ceil(N/16)][K/group][16 rows]
+//       groups that straddle rows: [G], the checkpoint's order
+//   nested := fp32[ceil(G/256)] by the checkpoint's group number, then the fp32 offset
+//   tables := as kernels/weight.h says
 #pragma once
 
 #include <cstdint>

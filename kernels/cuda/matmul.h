@@ -8,18 +8,12 @@
 #include <span>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/device_tables.h"
 #include "kernels/cuda/matmul_table.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/tape.h"
 
 namespace nibble::cuda {
-
-// The formats' tables in device memory, made once by the backend.
-struct DeviceTables {
-  const float* nf4 = nullptr;          // [16]
-  const float* fp4 = nullptr;          // [16]
-  const float* dynamic_map = nullptr;  // [256]
-};
 
 struct MatMulSetup {
   const DeviceTraits* traits = nullptr;
