@@ -147,14 +147,20 @@ class RowSampler {
     std::abort();
   }
 
-  // Fills exps and sums; returns the total. A NaN logit counts as impossible.
+  // Fills exps and sums; returns the total. A NaN logit counts as impossible; where the largest
+  // logit is infinite the total is NaN.
   double Exponentials(const float* x, int64_t n, float max, float factor) {
+    const double total = SumExponentials(x, n, max, factor);
+    if (!std::isnan(total)) return total;
+    for (int64_t i = 0; i < n; ++i) work_.logits[i] = std::isnan(x[i]) ? kImpossible : x[i];
+    return SumExponentials(work_.logits, n, max, factor);
+  }
+
+  double SumExponentials(const float* x, int64_t n, float max, float factor) {
     isa_.exp_sums(x, n, max, factor, work_.exps, work_.sums);
     double total = 0;
     for (int64_t b = 0; b < CeilDiv(n, kSumBlock); ++b) total += static_cast<double>(work_.sums[b]);
-    if (!std::isnan(total)) return total;
-    for (int64_t i = 0; i < n; ++i) work_.logits[i] = std::isnan(x[i]) ? kImpossible : x[i];
-    return Exponentials(work_.logits, n, max, factor);
+    return total;
   }
 
   // The k most likely of x[0 .. n), unordered; ties: lowest token. k < n. Every one of the k
@@ -186,19 +192,18 @@ class RowSampler {
   }
 
   // Candidates that hold everything top-p and min-p can keep: all that reach a threshold, lowered
-  // until their mass suffices.
+  // until their mass suffices; without top-p, all that reach min-p.
   int64_t LikelyCandidates(const SamplingPlan& plan, int64_t n, double total) {
-    const double wanted = plan.top_p < 1 ? static_cast<double>(plan.top_p) * total : total;
+    const double wanted = static_cast<double>(plan.top_p) * total;
     for (float threshold = 0x1p-4f;; threshold *= 0x1p-4f) {
-      const bool all = threshold < 0x1p-40f;
+      const bool all = threshold < 0x1p-40f || plan.top_p >= 1;
       const float lowest = std::max(all ? 0.0f : threshold, plan.min_p);
       const int64_t count = isa_.select(work_.exps, n, lowest, work_.indices);
       for (int64_t i = 0; i < count; ++i) {
         work_.candidates[i] = {work_.exps[work_.indices[i]], work_.indices[i]};
       }
       const std::span<const Candidate> found(work_.candidates, static_cast<size_t>(count));
-      if (all || lowest > threshold || plan.top_p >= 1 ||
-          static_cast<double>(TotalMass(found)) * 0x1p-40 >= wanted) {
+      if (all || lowest > threshold || static_cast<double>(TotalMass(found)) * 0x1p-40 >= wanted) {
         return count;
       }
     }

@@ -104,6 +104,34 @@ TEST(CpuSample, FlatDistributionsUnderTopPAreCutWhereTheReferenceCuts) {
   ExpectAsReference(logits, plans);
 }
 
+TEST(CpuSample, MinPWithoutTopPKeepsAllThatReachIt) {
+  Random random(9);
+  const Matrix logits(1, 3000, random, 1);
+  std::vector<SamplingPlan> plans;
+  for (uint64_t i = 0; i < 60; ++i) {
+    plans.push_back(Drawing(1.0f, i));
+    plans.back().min_p = 0.001f * static_cast<float>(1 + i % 20);
+  }
+  ExpectAsReference(logits, plans);
+}
+
+TEST(CpuSample, LogprobsOfARowWithoutAFiniteMaximumEnd) {
+  Matrix logits(2, 40);
+  for (int64_t i = 0; i < 40; ++i) logits.At(0, i) = i % 2 == 0 ? kNan : -kInf;
+  logits.At(1, 7) = kInf;
+  SamplingPlan nothing;
+  nothing.num_logprobs = 2;
+  SamplingPlan everything = nothing;
+  everything.row = 1;
+  for (const auto& backend : EveryCpu()) {
+    const std::vector<SampledToken> got = SampleAll(*backend, logits, {nothing, everything});
+    EXPECT_EQ(got[0].token, 0);
+    EXPECT_EQ(got[1].token, 7);
+    ASSERT_EQ(got[1].top.size(), 2u);
+    EXPECT_EQ(got[1].top[1].logprob, -kInf);
+  }
+}
+
 TEST(CpuSample, BiasPenaltiesAndBansComeBeforeEverythingElse) {
   Random random(3);
   const Matrix logits(3, 500, random, 2);
