@@ -9,6 +9,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/device_tables.h"
+#include "kernels/cuda/four_bit_part.h"
 #include "kernels/cuda/matmul_table.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/tape.h"
@@ -21,9 +22,12 @@ struct MatMulSetup {
   const MatMulTable* table = nullptr;  // which way by format and shape
   bool exact = false;
   bool batch_invariant = false;  // one way, whatever the number of rows
-  char* scratch = nullptr;       // MatMulScratchBytes, 256-aligned
+  // MatMulScratchBytes, 256-aligned. Its first kMatMulZeroedBytes are zero before the first product
+  // and nobody else writes them: they count blocks that are done, and every product leaves zeros.
+  char* scratch = nullptr;
   int64_t scratch_bytes = 0;
 };
+inline constexpr int64_t kMatMulZeroedBytes = 4 * kSplitCounters;
 
 int64_t MatMulScratchBytes(const DeviceTraits& traits, const BackendLimits& limits, bool exact);
 
