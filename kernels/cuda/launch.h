@@ -33,6 +33,8 @@ struct KernelCall {
   LaunchOptions options;
 };
 
+inline constexpr size_t kMaxArgs = 16;
+
 // Appends a launch; args[i] points to sizes[i] bytes, which are copied. A grid without blocks is
 // left out.
 void AppendKernel(Tape* tape, const KernelCall& call, const void* const* args, const size_t* sizes,
@@ -54,7 +56,8 @@ void Invoke(const void* kernel, void* const* args) {
 template <typename... Params, typename... Args>
 void Launch(Tape* tape, void (*kernel)(Params...), Dim3 grid, Dim3 block,
             const LaunchOptions& options, const Args&... args) {
-  static_assert(sizeof...(Params) == sizeof...(Args));
+  static_assert(sizeof...(Params) == sizeof...(Args) && sizeof...(Params) <= kMaxArgs);
+  static_assert(((alignof(Params) <= 16) && ...));
   const auto append = [&](const Params&... params) {
     const void* const pointers[] = {static_cast<const void*>(&params)...};
     const size_t sizes[] = {sizeof(Params)...};

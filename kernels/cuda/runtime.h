@@ -3,7 +3,7 @@
 // fail at any call. Knows no operation and no model.
 //
 // Errors of every function: RESOURCE_EXHAUSTED (memory), UNAVAILABLE (no driver, no device, a
-// driver too old; MakeDevice only), INTERNAL with the call's name and CUDA's own text. After an
+// driver too old; OpenDevice only), INTERNAL with the call's name and CUDA's own text. After an
 // error that CUDA calls sticky every later call fails: IsLost() is true.
 #pragma once
 
@@ -80,7 +80,9 @@ absl::StatusOr<double> ElapsedMs(Event* begin, Event* end);
 // Either side may be host memory; asynchronous if that is page-locked.
 absl::Status Copy(void* to, const void* from, int64_t bytes, Stream* stream);
 absl::Status Fill(void* device, uint8_t value, int64_t bytes, Stream* stream);
-absl::Status IssueKernel(const KernelCall& call, void* const* args, Stream* stream);
+// args[i] points to sizes[i] bytes, which are copied.
+absl::Status IssueKernel(const KernelCall& call, void* const* args, const size_t* sizes,
+                         size_t num_args, Stream* stream);
 // Workspace that cuBLAS may use on this stream; without it products may allocate.
 absl::Status UseGemmWorkspace(Stream* stream, void* device, int64_t bytes);
 absl::Status IssueGemm(const GemmCall& call, Stream* stream);

@@ -2,7 +2,6 @@
 #include "kernels/cuda/tape.h"
 
 #include <cstring>
-#include <new>
 
 namespace nibble::cuda {
 namespace {
@@ -27,8 +26,6 @@ struct ArgPlace {
   uint32_t bytes;
 };
 
-constexpr size_t kMaxArgs = 16;
-
 constexpr size_t RoundUp(size_t bytes, size_t multiple) {
   return (bytes + multiple - 1) / multiple * multiple;
 }
@@ -39,12 +36,14 @@ absl::Status PlayKernel(const std::byte* body, Stream* stream) {
   ArgPlace places[kMaxArgs];
   std::memcpy(places, body + sizeof(head), head.num_args * sizeof(ArgPlace));
   void* args[kMaxArgs];
+  size_t sizes[kMaxArgs];
   for (size_t i = 0; i < head.num_args; ++i) {
     args[i] = const_cast<std::byte*>(body + places[i].offset);
+    sizes[i] = places[i].bytes;
   }
   const KernelCall call = {
       head.kernel, head.invoke, head.grid, head.block, {head.shared_bytes, head.dependent != 0}};
-  return IssueKernel(call, args, stream);
+  return IssueKernel(call, args, sizes, head.num_args, stream);
 }
 
 }  // namespace

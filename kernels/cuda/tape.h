@@ -15,10 +15,9 @@
 namespace nibble::cuda {
 
 // tape   := entry*
-// entry  := kind (8 bytes), size of the entry (8), body, zeros to a multiple of 8
-// kernel := KernelCall's fields, number of arguments, (offset, size)*, the arguments' bytes, each
-// at
-//           a multiple of 16 of the body
+// entry  := kind (8 bytes), size of the entry (8), body, zeros to a multiple of 16
+// kernel := KernelCall's fields, number of arguments, (offset, size)*, the arguments' bytes; each
+//           argument begins at a multiple of 16 of the body
 class Tape {
  public:
   void AddGemm(const GemmCall& call);
