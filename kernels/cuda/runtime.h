@@ -70,6 +70,8 @@ void FreeHost(void* host);
 absl::StatusOr<Stream*> MakeStream();
 void Destroy(Stream* stream);
 absl::Status Synchronize(Stream* stream);
+// The cudaStream_t, for other people's kernels (tests/bench/cuda); null where CUDA is pretended.
+void* NativeStream(Stream* stream);
 absl::StatusOr<Event*> MakeEvent();
 void Destroy(Event* event);
 absl::Status Record(Event* event, Stream* stream);

@@ -1,4 +1,4 @@
-// A real card orders its threads itself.
+// A card orders its threads as it likes.
 #include "tests/kernels/cuda/machine_seeds.h"
 
 namespace nibble::cuda {

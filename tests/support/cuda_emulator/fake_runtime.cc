@@ -332,6 +332,8 @@ void Destroy(Stream* stream) {
   delete stream;
 }
 
+void* NativeStream(Stream* /*stream*/) { return nullptr; }
+
 absl::Status Synchronize(Stream* stream) {
   World& world = TheWorld();
   const Lock lock(world.lock);
