@@ -1,0 +1,201 @@
+// Activations, look-ups and pooling: each thread makes four neighbouring values. Knows no norm of a
+// model's layers (norms.cu).
+#include "cuda_machine.h"
+#include "kernels/cuda/polynomials.h"
+#include "kernels/cuda/row_access.h"
+#include "kernels/cuda/row_ops.h"
+
+namespace nibble::cuda {
+namespace {
+
+constexpr uint32_t kThreads = 128;
+// Of a block that adds up rows: 32 threads for 128 columns, times so many rows at once.
+constexpr uint32_t kRowsAtOnce = 16;
+constexpr int64_t kPoolColumns = kFour * kWarp;
+
+// --- where a thread stands in [rows, cols] ---
+
+struct Place {
+  int64_t row;
+  int64_t column;  // of the first of its four values
+};
+
+__device__ __forceinline__ Place PlaceOfThread() {
+  return {static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y,
+          kFour * (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x)};
+}
+
+// Threads along a row, enough rows of them for a block.
+Dim3 BlockFor(int64_t cols) {
+  uint32_t threads = kWarp;
+  while (threads < kThreads && threads * kFour < cols) threads *= 2;
+  return {threads, kThreads / threads};
+}
+Dim3 GridFor(const Dim3& block, int64_t rows, int64_t cols) {
+  return {CeilDiv(rows, block.y), CeilDiv(cols, kFour * block.x)};
+}
+
+// --- activations ---
+
+// gate / (1 + e^-gate) · up.
+__global__ void SiluMulKernel(DeviceRows gate, DeviceRows up, DeviceRows out, int64_t rows,
+                              int64_t cols) {
+  WaitForPreviousKernel();
+  LetNextKernelStart();
+  const Place at = PlaceOfThread();
+  if (at.row >= rows || at.column >= cols) return;
+  Four g = LoadFour(gate.Row(at.row), at.column, cols, gate.aligned != 0);
+  const Four u = LoadFour(up.Row(at.row), at.column, cols, up.aligned != 0);
+  for (int i = 0; i < 4; ++i) g.v[i] = g.v[i] / (1.0f + Exp(-g.v[i])) * u.v[i];
+  StoreFour(out.Row(at.row), at.column, cols, out.aligned != 0, g);
+}
+
+// x/2 · (1 + erf(x/√2)).
+__device__ __forceinline__ float GeluExact(float x) {
+  return 0.5f * x * (1.0f + Erf(x * 0x1.6a09e6p-1f));
+}
+// x/2 · (1 + tanh u) = x / (1 + e^-2u), u = √(2/π)·(x + 0.044715·x³).
+__device__ __forceinline__ float GeluTanh(float x) {
+  return x / (1.0f + Exp(fmaf(x * x * x, 0.044715f, x) * -0x1.988454p+0f));
+}
+
+__global__ void GeluKernel(DeviceRows x, int64_t rows, int64_t cols, int32_t tanh_form) {
+  WaitForPreviousKernel();
+  LetNextKernelStart();
+  const Place at = PlaceOfThread();
+  if (at.row >= rows || at.column >= cols) return;
+  Four v = LoadFour(x.Row(at.row), at.column, cols, x.aligned != 0);
+  for (int i = 0; i < 4; ++i) v.v[i] = tanh_form != 0 ? GeluTanh(v.v[i]) : GeluExact(v.v[i]);
+  StoreFour(x.Row(at.row), at.column, cols, x.aligned != 0, v);
+}
+
+// --- look-ups ---
+
+struct DeviceTable {
+  const uint16_t* values;  // [V, cols]
+  int32_t dtype;
+  int32_t aligned;
+};
+
+__global__ void EmbeddingKernel(DeviceTable table, const int32_t* ids, DeviceRows out, int64_t rows,
+                                int64_t cols, int32_t accumulate) {
+  WaitForPreviousKernel();
+  LetNextKernelStart();
+  const Place at = PlaceOfThread();
+  if (at.row >= rows || at.column >= cols) return;
+  Four v = LoadFourHalves(table.values + ids[at.row] * cols, at.column, cols, table.aligned != 0,
+                          table.dtype);
+  if (accumulate != 0) {
+    const Four old = LoadFour(out.Row(at.row), at.column, cols, out.aligned != 0);
+    for (int i = 0; i < 4; ++i) v.v[i] += old.v[i];
+  }
+  StoreFour(out.Row(at.row), at.column, cols, out.aligned != 0, v);
+}
+
+__global__ void GatherRowsKernel(DeviceRows x, const int32_t* from, DeviceRows out, int64_t rows,
+                                 int64_t cols) {
+  WaitForPreviousKernel();
+  LetNextKernelStart();
+  const Place at = PlaceOfThread();
+  if (at.row >= rows || at.column >= cols) return;
+  const Four v = LoadFour(x.Row(from[at.row]), at.column, cols, x.aligned != 0);
+  StoreFour(out.Row(at.row), at.column, cols, out.aligned != 0, v);
+}
+
+// --- pooling ---
+
+// One block for 128 columns of a sequence. Group g of its threads adds rows g, g + 16, …; then the
+// groups are added in order.
+__global__ void __launch_bounds__(kWarp* kRowsAtOnce)
+    PoolKernel(DeviceRows x, const DeviceSequence* sequences, int32_t pooling, DeviceRows out,
+               int64_t cols) {
+  WaitForPreviousKernel();
+  LetNextKernelStart();
+  float4* const sums = reinterpret_cast<float4*>(DynamicShared());
+  const DeviceSequence sequence = sequences[blockIdx.x];
+  const bool mean = pooling == static_cast<int32_t>(Pooling::kMean);
+  const int64_t first = pooling == static_cast<int32_t>(Pooling::kLast)
+                            ? sequence.first_row + sequence.num_rows - 1
+                            : sequence.first_row;
+  const int64_t end = mean ? first + sequence.num_rows : first + 1;
+  const int64_t column = kPoolColumns * blockIdx.y + kFour * threadIdx.x;
+  Four sum = {{0, 0, 0, 0}};
+  for (int64_t row = first + threadIdx.y; row < end; row += kRowsAtOnce) {
+    const Four v = LoadFour(x.Row(row), column, cols, x.aligned != 0);
+    for (int i = 0; i < 4; ++i) sum.v[i] += v.v[i];
+  }
+  sums[kWarp * threadIdx.y + threadIdx.x] = make_float4(sum.v[0], sum.v[1], sum.v[2], sum.v[3]);
+  __syncthreads();
+  if (threadIdx.y != 0) return;
+  for (uint32_t group = 1; group < kRowsAtOnce; ++group) {
+    const float4 v = sums[kWarp * group + threadIdx.x];
+    sum = {{sum.v[0] + v.x, sum.v[1] + v.y, sum.v[2] + v.z, sum.v[3] + v.w}};
+  }
+  const float divisor = mean ? static_cast<float>(sequence.num_rows) : 1.0f;
+  for (int i = 0; i < 4; ++i) sum.v[i] /= divisor;
+  StoreFour(out.Row(blockIdx.x), column, cols, out.aligned != 0, sum);
+}
+
+// x[m] / |x[m]| in place; a zero row stays. One block a row.
+__global__ void __launch_bounds__(1024) NormalizeKernel(DeviceRows x, int64_t cols) {
+  WaitForPreviousKernel();
+  LetNextKernelStart();
+  float* const row = x.Row(blockIdx.x);
+  const int64_t first = kFour * threadIdx.x, step = kFour * blockDim.x;
+  float sum = 0;
+  for (int64_t c = first; c < cols; c += step) {
+    const Four v = LoadFour(row, c, cols, x.aligned != 0);
+    for (int i = 0; i < 4; ++i) sum = fmaf(v.v[i], v.v[i], sum);
+  }
+  const float norm = sqrtf(RowSum(sum, reinterpret_cast<float*>(DynamicShared())));
+  if (!(norm > 0)) return;
+  for (int64_t c = first; c < cols; c += step) {
+    Four v = LoadFour(row, c, cols, x.aligned != 0);
+    for (int i = 0; i < 4; ++i) v.v[i] /= norm;
+    StoreFour(row, c, cols, x.aligned != 0, v);
+  }
+}
+
+}  // namespace
+
+void SiluMul(Tape* tape, const Activations& gate, const Activations& up, const Activations& out) {
+  const Dim3 block = BlockFor(gate.cols);
+  Launch(tape, &SiluMulKernel, GridFor(block, gate.rows, gate.cols), block, {0, true}, RowsOf(gate),
+         RowsOf(up), RowsOf(out), gate.rows, gate.cols);
+}
+
+void Gelu(Tape* tape, const Activations& x, bool tanh_form) {
+  const Dim3 block = BlockFor(x.cols);
+  Launch(tape, &GeluKernel, GridFor(block, x.rows, x.cols), block, {0, true}, RowsOf(x), x.rows,
+         x.cols, tanh_form ? 1 : 0);
+}
+
+void Embedding(Tape* tape, const Weight& table, const int32_t* ids, bool accumulate,
+               const Activations& out) {
+  const DType dtype = table.spec.format == WeightFormat::kF16 ? DType::kF16 : DType::kBF16;
+  const DeviceTable values = {static_cast<const uint16_t*>(table.codes),
+                              static_cast<int32_t>(dtype),
+                              IsAligned(table.codes, 8) && out.cols % kFour == 0 ? 1 : 0};
+  const Dim3 block = BlockFor(out.cols);
+  Launch(tape, &EmbeddingKernel, GridFor(block, out.rows, out.cols), block, {0, true}, values, ids,
+         RowsOf(out), out.rows, out.cols, accumulate ? 1 : 0);
+}
+
+void GatherRows(Tape* tape, const Activations& x, const int32_t* rows, const Activations& out) {
+  const Dim3 block = BlockFor(out.cols);
+  Launch(tape, &GatherRowsKernel, GridFor(block, out.rows, out.cols), block, {0, true}, RowsOf(x),
+         rows, RowsOf(out), out.rows, out.cols);
+}
+
+void Pool(Tape* tape, const Activations& x, const DeviceSequences& sequences, Pooling pooling,
+          bool normalize, const Activations& out) {
+  const Dim3 grid = {CeilDiv(out.rows, 1), CeilDiv(out.cols, kPoolColumns)};
+  constexpr uint32_t kSumBytes = kRowsAtOnce * kWarp * sizeof(float4);
+  Launch(tape, &PoolKernel, grid, {kWarp, kRowsAtOnce}, {kSumBytes, true}, RowsOf(x),
+         sequences.sequences, static_cast<int32_t>(pooling), RowsOf(out), out.cols);
+  if (!normalize) return;
+  Launch(tape, &NormalizeKernel, {CeilDiv(out.rows, 1)}, {RowBlockFor(out.cols).threads},
+         {kWarp * sizeof(float), true}, RowsOf(out), out.cols);
+}
+
+}  // namespace nibble::cuda
