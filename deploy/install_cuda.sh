@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Finds a CUDA 13 toolkit (nvcc, the static runtime, cuBLAS) or makes one in build/cuda from PyPI's NVIDIA wheels
+# Finds a CUDA 13 toolkit (nvcc, the static runtime, cuBLAS) or makes one in build/cuda_toolkit from PyPI's NVIDIA wheels
 # (cuda_wheels.txt: 0.5 GB to fetch, 1 GB on disk); prints its folder. usage: install_cuda.sh
 # NIBBLE_CUDA_ROOT or CUDA_HOME names a toolkit to take instead.
 set -euo pipefail
@@ -19,12 +19,12 @@ for root in "${NIBBLE_CUDA_ROOT:-}" "${CUDA_HOME:-}" "${on_path:+$(dirname "$(di
   fi
 done
 
-root=$PWD/build/cuda
+root=$PWD/build/cuda_toolkit
 stamp=$root/made_of
 if ! cmp -s deploy/cuda_wheels.txt "$stamp"; then
   rm -rf "$root"
   mkdir -p "$root/wheels"
-  echo "installing CUDA's compiler into build/cuda" >&2
+  echo "installing CUDA's compiler into build/cuda_toolkit" >&2
   python3 -m pip download --quiet --no-deps --only-binary=:all: --require-hashes --dest "$root/wheels" \
     --requirement deploy/cuda_wheels.txt >&2
   for wheel in "$root"/wheels/*.whl; do

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets up and passes the tests on a Debian 12 machine that has nothing installed by hand.
 #   tests/run.sh          the release suite
-#   tests/run.sh --all    also AddressSanitizer + UndefinedBehaviorSanitizer, and ThreadSanitizer for engine and kernels
+#   tests/run.sh --all    the same with the CUDA backend compiled for every GPU, then AddressSanitizer +
+#                         UndefinedBehaviorSanitizer, and ThreadSanitizer for engine and kernels
 # One ctest summary at the end, whatever ran. Exit code: ctest's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,14 +10,18 @@ cd "$(dirname "$0")/.."
 presets=(release)
 case "${1:-}" in
   "") ;;
-  --all) presets=(release asan tsan) ;;
+  --all) presets=(cuda asan tsan) ;;
   *)
-    sed -n '2,5p' "$0" | sed 's/^# \{0,1\}//' >&2
+    sed -n '2,6p' "$0" | sed 's/^# \{0,1\}//' >&2
     exit 2
     ;;
 esac
 
 deploy/install_packages.sh build test
+if [ "${1:-}" = "--all" ]; then
+  CUDA_HOME=$(deploy/install_cuda.sh)
+  export CUDA_HOME
+fi
 # Models are not committed; what needs the real ones is skipped by name when they cannot be had.
 if models=$(deploy/fetch_models.sh); then
   export NIBBLE_TEST_MODELS=$models

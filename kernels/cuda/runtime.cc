@@ -251,6 +251,8 @@ void Destroy(Stream* stream) {
   delete stream;
 }
 
+void* NativeStream(Stream* stream) { return stream->stream; }
+
 absl::Status Synchronize(Stream* stream) {
   return ToStatus(cudaStreamSynchronize(stream->stream), "cudaStreamSynchronize");
 }
