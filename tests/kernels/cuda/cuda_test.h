@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/runtime.h"
@@ -35,16 +36,17 @@ class DeviceArray {
  public:
   DeviceArray() = default;
   explicit DeviceArray(int64_t size, int64_t alignment = 16) : size_(size) {
-    const int64_t bytes =
-        (size * static_cast<int64_t>(sizeof(T)) + alignment - 1) / alignment * alignment;
-    const int64_t room = (bytes + 255) / 256 * 256;
-    absl::StatusOr<void*> memory = Malloc(room > 0 ? room : 256);
+    const int64_t bytes = size * static_cast<int64_t>(sizeof(T));
+    const int64_t aligned = (bytes + alignment - 1) / alignment * alignment;
+    // The values stand at the end of memory whose begin is 256-aligned.
+    const int64_t skipped = (aligned + 255) / 256 * 256 - aligned;
+    absl::StatusOr<void*> memory = Malloc(skipped + bytes);
     if (!memory.ok()) {
       ADD_FAILURE() << memory.status();
       return;
     }
     memory_ = *memory;
-    data_ = reinterpret_cast<T*>(static_cast<char*>(memory_) + (room - bytes));
+    data_ = reinterpret_cast<T*>(static_cast<char*>(memory_) + skipped);
   }
   explicit DeviceArray(const std::vector<T>& values, int64_t alignment = 16)
       : DeviceArray(static_cast<int64_t>(values.size()), alignment) {

@@ -3,6 +3,8 @@
 #include "tests/support/cuda_emulator/block.h"
 
 #include <cstring>
+#include <string>
+#include <utility>
 
 namespace nibble::cuda::emulator {
 namespace {
@@ -19,8 +21,10 @@ bool SamePoint(const Point& a, const Point& b) {
           std::strcmp(a.where.file_name(), b.where.file_name()) == 0);
 }
 
-#define NIBBLE_POINT_FORMAT "%s at %s:%u"
-#define NIBBLE_POINT(point) (point).name, (point).where.file_name(), (point).where.line()
+std::string Text(const Point& point) {
+  return std::string(point.name) + " at " + point.where.file_name() + ":" +
+         std::to_string(point.where.line());
+}
 
 template <int kLanes>
 void Complete(Block& block, Meeting<kLanes>& meeting) {
@@ -43,9 +47,8 @@ void Meet(Block& block, Meeting<kLanes>& meeting, const Point& point, void* fram
     meeting.point = point;
     meeting.action = action;
   } else if (!SamePoint(meeting.point, point)) {
-    Die("lanes of one warp part: one is at " NIBBLE_POINT_FORMAT
-        ", another waits at " NIBBLE_POINT_FORMAT,
-        NIBBLE_POINT(point), NIBBLE_POINT(meeting.point));
+    Die("lanes of one warp part: one is at %s, another waits at %s", Text(point).c_str(),
+        Text(meeting.point).c_str());
   }
   const uint32_t lane = thread->number % kLanes;
   meeting.frames[lane] = frame;
@@ -65,6 +68,8 @@ void LeaveFor(Block& block, Meeting<kLanes>& meeting) {
 }
 
 }  // namespace
+
+const Block* RunningBlock() { return running; }
 
 Block& Running() {
   if (running == nullptr) Die("a kernel's instruction outside a kernel");
@@ -90,7 +95,7 @@ void Block::WakeAll(Thread* const* woken, int count) {
 Thread* Block::NextThread() {
   if (!bulk_copies.empty()) ProgressBulkCopies(*this, num_ready_ == 0);
   while (num_ready_ == 0) {
-    if (!ProgressBulkCopies(*this, true)) Deadlock();
+    if (!ProgressBulkCopies(*this, true) && !RunPrevious()) Deadlock();
   }
   if (!depth_first_) std::swap(ready_[random.Below(num_ready_)], ready_[num_ready_ - 1]);
   return ready_[--num_ready_];
@@ -142,8 +147,7 @@ void Block::Finish(Thread* thread) {
   FinishCopies(*thread);
   if (!thread->wgmmas.empty()) Die("a thread returns before WgmmaWait<0>()");
   if (!barriers[0].threads.empty()) {
-    Die("a thread returns while another waits at " NIBBLE_POINT_FORMAT,
-        NIBBLE_POINT(barriers[0].point));
+    Die("a thread returns while another waits at %s", Text(barriers[0].point).c_str());
   }
   thread->done = true;
   --num_live;
@@ -158,13 +162,12 @@ void Block::Deadlock() {
     if (first == nullptr) {
       first = &thread;
     } else if (!SamePoint(first->waits_at, thread.waits_at)) {
-      Die("deadlock: thread %u waits at " NIBBLE_POINT_FORMAT ", thread %u at " NIBBLE_POINT_FORMAT,
-          first->number, NIBBLE_POINT(first->waits_at), thread.number,
-          NIBBLE_POINT(thread.waits_at));
+      Die("deadlock: thread %u waits at %s, thread %u at %s", first->number,
+          Text(first->waits_at).c_str(), thread.number, Text(thread.waits_at).c_str());
     }
   }
-  Die("deadlock: %d threads, thread %u among them, wait at " NIBBLE_POINT_FORMAT, num_live,
-      first->number, NIBBLE_POINT(first->waits_at));
+  Die("deadlock: %d threads, thread %u among them, wait at %s", num_live, first->number,
+      Text(first->waits_at).c_str());
 }
 
 // --- meetings ---
@@ -219,8 +222,8 @@ void MeetBlock(const Point& point) {
     meeting.point = point;
     meeting.expected = block.num_live;
   } else if (!SamePoint(meeting.point, point)) {
-    Die("divergent barrier: " NIBBLE_POINT_FORMAT " while others wait at " NIBBLE_POINT_FORMAT,
-        NIBBLE_POINT(point), NIBBLE_POINT(meeting.point));
+    Die("divergent barrier: %s while others wait at %s", Text(point).c_str(),
+        Text(meeting.point).c_str());
   }
   MeetAt(block, meeting, point);
 }
@@ -237,6 +240,32 @@ void MeetNamed(const Point& point, int id, int threads) {
     Die("NamedBarrier %d of %d threads, others expect %d", id, threads, meeting.expected);
   }
   MeetAt(block, meeting, point);
+}
+
+// --- dependent launches ---
+
+void WaitForPrevious(const Point& point) { Running().WaitForPrevious(point); }
+
+void Block::WaitForPrevious(const Point& point) {
+  waited_for_previous_ = true;
+  if (previous_ == nullptr) return;
+  waiting_for_previous_.push_back(current);
+  current->waits_at = point;
+  Suspend();
+}
+
+bool Block::RunPrevious() {
+  if (previous_ == nullptr) return false;
+  const std::function<void()>& run = *std::exchange(previous_, nullptr);
+  const uint3 indices[] = {threadIdx, blockIdx, blockDim, gridDim};
+  run();
+  threadIdx = indices[0];
+  blockIdx = indices[1];
+  blockDim = indices[2];
+  gridDim = indices[3];
+  WakeAll(waiting_for_previous_.data(), static_cast<int>(waiting_for_previous_.size()));
+  waiting_for_previous_.clear();
+  return true;
 }
 
 // --- one block ---
@@ -289,7 +318,7 @@ void Block::Reset(const KernelCall& kernel_call, uint3 index, uint64_t seed) {
     ++warpgroups[i / 128].live;
   }
   num_live = static_cast<int>(count);
-  waited_for_previous = false;
+  waited_for_previous_ = false;
   OrderThreads();
 }
 
@@ -308,13 +337,13 @@ void Block::Run(const KernelCall& kernel_call, void* const* args, uint3 index, u
 void Block::CheckEnd() {
   for (const NamedMeeting& meeting : barriers) {
     if (meeting.threads.empty()) continue;
-    Die("the block ends while threads wait at " NIBBLE_POINT_FORMAT, NIBBLE_POINT(meeting.point));
+    Die("the block ends while threads wait at %s", Text(meeting.point).c_str());
   }
-  while (ProgressBulkCopies(*this, true)) {
+  while (ProgressBulkCopies(*this, true) || RunPrevious()) {
   }
   mbarriers.clear();
   EndShared(*this);
-  if (call->options.dependent && !waited_for_previous) {
+  if (call->options.dependent && !waited_for_previous_) {
     Die("a dependent kernel never calls WaitForPreviousKernel");
   }
 }

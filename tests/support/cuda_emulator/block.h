@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -99,6 +100,10 @@ class Block {
   ~Block();
   // Runs one block to its end.
   void Run(const KernelCall& call, void* const* args, uint3 index, uint64_t seed);
+  // The launch before this one; the next block runs it when its threads can do nothing but wait
+  // for it, at the latest when it ends.
+  void SetPrevious(const std::function<void()>* previous) { previous_ = previous; }
+  void WaitForPrevious(const Point& point);
 
   // Another thread's turn; the caller has been put where it will be woken from.
   void Suspend();
@@ -127,7 +132,6 @@ class Block {
 
   const KernelCall* call = nullptr;
   int num_live = 0;
-  bool waited_for_previous = false;
 
  private:
   static void RunThreads();
@@ -136,18 +140,25 @@ class Block {
   void Finish(Thread* thread);
   void Reset(const KernelCall& call, uint3 index, uint64_t seed);
   void OrderThreads();
+  // False if there is none, or none any more.
+  bool RunPrevious();
   void CheckEnd();
   [[noreturn]] void Deadlock();
 
   void* const* args_ = nullptr;
   void* main_sp_ = nullptr;
+  const std::function<void()>* previous_ = nullptr;
+  std::vector<Thread*> waiting_for_previous_;
+  bool waited_for_previous_ = false;
   bool depth_first_ = false;
   std::vector<Thread*> ready_;
   uint32_t num_ready_ = 0;
 };
 
-// The block that runs.
+// The block that runs; aborts if none does.
 Block& Running();
+// The same; null if none does.
+const Block* RunningBlock();
 
 // shared_memory.cc
 void BeginShared(Block& block, uint32_t bytes);

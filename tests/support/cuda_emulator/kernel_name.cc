@@ -1,0 +1,76 @@
+// Kernels are often local to their file, so the symbols that the dynamic linker knows do not do:
+// the program's file is read (ELF, 64 bits).
+#include "tests/support/cuda_emulator/kernel_name.h"
+
+#include <cxxabi.h>
+#include <elf.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <vector>
+
+// The linker's: where the program's ELF header lies in memory.
+extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));
+
+namespace nibble::cuda::emulator {
+namespace {
+
+std::vector<char> ReadProgram() {
+  std::ifstream file("/proc/self/exe", std::ios::binary);
+  return std::vector<char>(std::istreambuf_iterator<char>(file), {});
+}
+
+template <typename T>
+bool ReadAt(const std::vector<char>& bytes, uint64_t at, T* value) {
+  if (at > bytes.size() || bytes.size() - at < sizeof(T)) return false;
+  std::memcpy(value, bytes.data() + at, sizeof(T));
+  return true;
+}
+
+// The name of the function at a virtual address; empty if there is none.
+std::string FindFunction(const std::vector<char>& program, uint64_t address) {
+  Elf64_Ehdr head;
+  if (!ReadAt(program, 0, &head)) return "";
+  for (uint64_t i = 0; i < head.e_shnum; ++i) {
+    Elf64_Shdr symbols;
+    Elf64_Shdr names;
+    if (!ReadAt(program, head.e_shoff + i * sizeof(symbols), &symbols)) return "";
+    if (symbols.sh_type != SHT_SYMTAB) continue;
+    if (!ReadAt(program, head.e_shoff + symbols.sh_link * sizeof(names), &names)) return "";
+    for (uint64_t at = 0; at < symbols.sh_size; at += sizeof(Elf64_Sym)) {
+      Elf64_Sym symbol;
+      if (!ReadAt(program, symbols.sh_offset + at, &symbol)) return "";
+      if (symbol.st_value != address || ELF64_ST_TYPE(symbol.st_info) != STT_FUNC) continue;
+      const uint64_t name = names.sh_offset + symbol.st_name;
+      return name < program.size() ? std::string(program.data() + name) : "";
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string KernelName(const void* kernel) {
+  const std::vector<char> program = ReadProgram();
+  const uint64_t address = reinterpret_cast<uint64_t>(kernel);
+  const uint64_t base = reinterpret_cast<uint64_t>(__ehdr_start);
+  std::string name = FindFunction(program, address - base);
+  if (name.empty()) name = FindFunction(program, address);
+  if (name.empty()) {
+    char text[32];
+    std::snprintf(text, sizeof(text), "%p", kernel);
+    return text;
+  }
+  int status = 0;
+  char* const plain = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
+  if (plain == nullptr) return name;
+  name = plain;
+  std::free(plain);
+  return name;
+}
+
+}  // namespace nibble::cuda::emulator
