@@ -63,8 +63,8 @@ class Backend {
   // Scratch memory that operations within these limits need.
   virtual int64_t ScratchBytes(const BackendLimits& limits) const = 0;
   // The scratch memory for the operations that follow; the model that is about to run owns it (and
-  // the ledger counts it). 64-aligned.
-  virtual void UseScratch(void* scratch, int64_t bytes) = 0;
+  // the ledger counts it). 64-aligned; `limits` are those that ScratchBytes was asked with.
+  virtual void UseScratch(void* scratch, int64_t bytes, const BackendLimits& limits) = 0;
 
   // Exactly the bytes that a packed matrix takes. For 4 bits with N % 16 == 0 and K % 64 == 0 this
   // is N·K/2 codes, one fp32 or one byte per group, and with double quantization 4 per 256 groups +

@@ -158,7 +158,8 @@ absl::Status Model::ReadText(const Checkpoint& checkpoint) {
 absl::Status Model::DrawPlan(const Backend& backend, int64_t free_bytes) {
   const ArchitectureRow& row = FindArchitecture(config_.architecture);
   inventory_->Place(backend, &plan_);
-  scratch_bytes_ = backend.ScratchBytes(DeviceLimits(config_, limits_, row, options_));
+  device_limits_ = DeviceLimits(config_, limits_, row, options_);
+  scratch_bytes_ = backend.ScratchBytes(device_limits_);
   const auto add = [&](MemoryKind kind, const char* name, int64_t bytes) {
     if (bytes > 0) plan_.items.push_back({kind, name, bytes});
   };
@@ -224,7 +225,7 @@ void Model::BeginStep(size_t rows, size_t sequences) {
   Check(static_cast<int64_t>(sequences) <= limits_.max_sequences,
         "a step has at most max_sequences sequences");
   backend_->UseScratch(Memory(MemoryKind::kWorkspace).data() + ScratchBegin(*workspace_),
-                       scratch_bytes_);
+                       scratch_bytes_, device_limits_);
 }
 
 }  // namespace nibble

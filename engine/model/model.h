@@ -129,7 +129,8 @@ class Model {
   std::unique_ptr<Inventory> inventory_;
   std::unique_ptr<Workspace> workspace_;
   std::array<Buffer, kNumMemoryKinds> memory_;
-  int64_t scratch_bytes_ = 0;
+  BackendLimits device_limits_;
+  int64_t scratch_bytes_ = 0;  // for them
   GemmCalls gemm_calls_ = {};
 };
 

@@ -52,7 +52,7 @@ int64_t CpuBackend::ScratchBytes(const BackendLimits& limits) const {
                    SamplingScratchBytes(limits, num_threads()), MatMulScratchBytes(limits)});
 }
 
-void CpuBackend::UseScratch(void* scratch, int64_t bytes) {
+void CpuBackend::UseScratch(void* scratch, int64_t bytes, const BackendLimits&) {
   context_.scratch = static_cast<char*>(scratch);
   context_.scratch_bytes = bytes;
 }

@@ -23,7 +23,7 @@ class CpuBackend final : public Backend {
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override;
   int64_t ScratchBytes(const BackendLimits& limits) const override;
-  void UseScratch(void* scratch, int64_t bytes) override;
+  void UseScratch(void* scratch, int64_t bytes, const BackendLimits& limits) override;
   PackedSize PackedBytes(const WeightSpec& spec) const override;
   absl::Status PackFourBit(const FourBitMatrix& matrix, Weight* weight) override;
   absl::Status PackInt8(const Int8Matrix& matrix, Weight* weight) override;

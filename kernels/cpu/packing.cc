@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "absl/strings/str_cat.h"
+#include "kernels/pack_checks.h"
 
 namespace nibble {
 namespace {
@@ -138,56 +138,6 @@ void UnpackScales(const WeightSpec& spec, const T* packed, std::vector<T>* scale
   }
 }
 
-bool HasLength(size_t length, int64_t wanted) { return static_cast<int64_t>(length) == wanted; }
-
-bool HasLengths(const FourBitMatrix& matrix) {
-  const int64_t groups = matrix.NumGroups();
-  return HasLength(matrix.codes.size(), CeilDiv(matrix.NumValues(), 2)) &&
-         (matrix.double_quant
-              ? HasLength(matrix.absmax_codes.size(), groups) &&
-                    HasLength(matrix.nested_absmax.size(), CeilDiv(groups, kNestedGroup))
-              : HasLength(matrix.absmax.size(), groups));
-}
-
-absl::Status CheckFourBit(const FourBitMatrix& matrix, const WeightSpec& spec) {
-  if (spec.format != matrix.format || matrix.n != spec.n || matrix.k != spec.k ||
-      matrix.group_size != spec.group_size || matrix.double_quant != spec.double_quant) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "pack: got ", Name(matrix.format), " [", matrix.n, ",", matrix.k, "] with groups of ",
-        matrix.group_size, matrix.double_quant ? ", double quantized" : "", "; want ",
-        Name(spec.format), " [", spec.n, ",", spec.k, "] with groups of ", spec.group_size,
-        spec.double_quant ? ", double quantized" : ""));
-  }
-  if (!HasLengths(matrix)) {
-    return absl::InvalidArgumentError(absl::StrCat("pack: got arrays of wrong lengths for ",
-                                                   Name(spec.format), " [", spec.n, ",", spec.k,
-                                                   "] with groups of ", spec.group_size));
-  }
-  if (NeedsOwnTables(matrix) && !spec.own_tables) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("pack: got a ", Name(spec.format),
-                     " matrix with a codebook or nested map of its own, want the format's: its "
-                     "weight has no room for tables"));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckInt8(const Int8Matrix& matrix, const WeightSpec& spec) {
-  if (spec.format != WeightFormat::kInt8 || matrix.n != spec.n || matrix.k != spec.k ||
-      !HasLength(matrix.codes.size(), matrix.n * matrix.k) ||
-      !HasLength(matrix.absmax.size(), matrix.n)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "pack: got int8 [", matrix.n, ",", matrix.k, "] of ", matrix.codes.size(), " codes and ",
-        matrix.absmax.size(), " scales; want ", Name(spec.format), " [", spec.n, ",", spec.k, "]"));
-  }
-  if (spec.k > kMaxInt8Columns) {
-    return absl::InvalidArgumentError(absl::StrCat("pack: got int8 [", spec.n, ",", spec.k,
-                                                   "], want at most ", kMaxInt8Columns,
-                                                   " columns, whose sums fit 32 bits"));
-  }
-  return absl::OkStatus();
-}
-
 void PackTables(const FourBitMatrix& matrix, float* out) {
   std::copy(matrix.codebook.begin(), matrix.codebook.end(), out);
   if (!matrix.double_quant) return;
@@ -225,7 +175,7 @@ PackedSize PackedBytesOf(const WeightSpec& spec) {
 
 absl::Status PackFourBitMatrix(const FourBitMatrix& matrix, Weight* weight) {
   const WeightSpec& spec = weight->spec;
-  if (absl::Status status = CheckFourBit(matrix, spec); !status.ok()) return status;
+  if (absl::Status status = CheckPackFourBit(matrix, spec); !status.ok()) return status;
   const uint32_t zero = ZeroLine(spec.format);
   PackLines(spec, zero, static_cast<uint32_t*>(weight->codes),
             [&](int64_t row, int64_t k, int64_t count) {
@@ -279,7 +229,7 @@ FourBitMatrix UnpackFourBitMatrix(const Weight& weight) {
 
 absl::Status PackInt8Matrix(const Int8Matrix& matrix, Weight* weight) {
   const WeightSpec& spec = weight->spec;
-  if (absl::Status status = CheckInt8(matrix, spec); !status.ok()) return status;
+  if (absl::Status status = CheckPackInt8(matrix, spec); !status.ok()) return status;
   PackLines(
       spec, 0, static_cast<uint32_t*>(weight->codes), [&](int64_t row, int64_t k, int64_t count) {
         uint32_t dword = 0;
@@ -306,11 +256,7 @@ Int8Matrix UnpackInt8Matrix(const Weight& weight) {
 
 absl::Status Pack16Rows(int64_t first_row, int64_t count, const uint16_t* values, Weight* weight) {
   const WeightSpec& spec = weight->spec;
-  if (!IsSixteenBit(spec.format) || first_row < 0 || count < 0 || first_row > spec.n - count) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("pack: got 16-bit rows ", first_row, " … ", first_row + count - 1,
-                     "; want rows of ", Name(spec.format), " [", spec.n, ",", spec.k, "]"));
-  }
+  if (absl::Status status = CheckPack16(first_row, count, spec); !status.ok()) return status;
   const int64_t end = first_row + count;
   const int64_t padded_end = end == spec.n ? NumPanels(spec.n) * kLanes : end;
   for (int64_t row = first_row; row < padded_end; ++row) {

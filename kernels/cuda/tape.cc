@@ -98,6 +98,10 @@ void Tape::AddFill(void* device, uint8_t value, int64_t bytes) {
   std::memcpy(Append(Kind::kFill, sizeof(body)), &body, sizeof(body));
 }
 
+void Tape::ResizeFirstCopy(int64_t bytes) {
+  std::memcpy(bytes_.data() + sizeof(EntryHead) + offsetof(CopyBody, bytes), &bytes, sizeof(bytes));
+}
+
 void Tape::Clear() {
   bytes_.clear();
   num_entries_ = 0;

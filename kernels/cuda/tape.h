@@ -25,6 +25,9 @@ class Tape {
   void AddCopy(void* to, const void* from, int64_t bytes);
   void AddFill(void* device, uint8_t value, int64_t bytes);
 
+  // The first entry, a copy, gets another size: what a step uploads is known when it ends.
+  void ResizeFirstCopy(int64_t bytes);
+
   bool empty() const { return bytes_.empty(); }
   size_t num_entries() const { return num_entries_; }
   // Forgets everything and keeps its memory.

@@ -77,7 +77,7 @@ absl::StatusOr<Buffer> ReferenceBackend::Allocate(int64_t bytes) {
 
 int64_t ReferenceBackend::ScratchBytes(const BackendLimits&) const { return 0; }
 
-void ReferenceBackend::UseScratch(void*, int64_t) {}
+void ReferenceBackend::UseScratch(void*, int64_t, const BackendLimits&) {}
 
 PackedSize ReferenceBackend::PackedBytes(const WeightSpec& spec) const {
   return reference::BytesOf(spec);

@@ -21,7 +21,7 @@ class ReferenceBackend final : public Backend {
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override;
   int64_t ScratchBytes(const BackendLimits& limits) const override;
-  void UseScratch(void* scratch, int64_t bytes) override;
+  void UseScratch(void* scratch, int64_t bytes, const BackendLimits& limits) override;
 
   // kernels/reference/weights.h tells the layout.
   PackedSize PackedBytes(const WeightSpec& spec) const override;

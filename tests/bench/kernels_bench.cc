@@ -218,9 +218,9 @@ void BenchShapes(Backend& backend, const Machine& machine) {
 void BenchOtherFormats(Backend& backend, const Machine& machine) {
   constexpr int64_t kDram = int64_t{256} << 20;
   const WeightSpec int8 = {.format = WeightFormat::kInt8, .n = 4096, .k = 4096};
-  const Buffer scratch =
-      std::move(*backend.Allocate(backend.ScratchBytes({.max_rows = 512, .max_k = 4096})));
-  backend.UseScratch(scratch.data(), scratch.bytes());
+  const BackendLimits limits = {.max_rows = 512, .max_k = 4096};
+  const Buffer scratch = std::move(*backend.Allocate(backend.ScratchBytes(limits)));
+  backend.UseScratch(scratch.data(), scratch.bytes(), limits);
   for (const int64_t m : {1, 2, 4, 8, 32, 512}) {
     BenchMatMul(backend, "INT8 4096x4096", int8, m, m == 512 ? 0 : kDram, machine);
   }
@@ -241,7 +241,7 @@ void BenchOtherFormats(Backend& backend, const Machine& machine) {
                   m == 512 ? 0 : kDram, machine);
     }
   }
-  backend.UseScratch(nullptr, 0);
+  backend.UseScratch(nullptr, 0, {});
 }
 
 // fp32 rows into INT8, all threads.

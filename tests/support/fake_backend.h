@@ -19,7 +19,7 @@ class FakeBackend final : public Backend {
 
   absl::StatusOr<Buffer> Allocate(int64_t) override { std::abort(); }
   int64_t ScratchBytes(const BackendLimits&) const override { std::abort(); }
-  void UseScratch(void*, int64_t) override { std::abort(); }
+  void UseScratch(void*, int64_t, const BackendLimits&) override { std::abort(); }
   PackedSize PackedBytes(const WeightSpec&) const override { std::abort(); }
   absl::Status PackFourBit(const FourBitMatrix&, Weight*) override { std::abort(); }
   absl::Status PackInt8(const Int8Matrix&, Weight*) override { std::abort(); }

@@ -257,7 +257,9 @@ class RoundingBackend final : public Backend {
   int64_t ScratchBytes(const BackendLimits& limits) const override {
     return inner_->ScratchBytes(limits);
   }
-  void UseScratch(void* scratch, int64_t bytes) override { inner_->UseScratch(scratch, bytes); }
+  void UseScratch(void* scratch, int64_t bytes, const BackendLimits& limits) override {
+    inner_->UseScratch(scratch, bytes, limits);
+  }
   PackedSize PackedBytes(const WeightSpec& spec) const override {
     return inner_->PackedBytes(spec);
   }

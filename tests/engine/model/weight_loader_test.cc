@@ -53,7 +53,7 @@ class Loaded {
     inventory_->Bind(weights_.data(), embeddings_.data());
     const BackendLimits limits{.max_rows = 256, .max_k = std::max(shape.ffn, shape.hidden)};
     scratch_ = *backend_->Allocate(std::max<int64_t>(backend_->ScratchBytes(limits), 64));
-    backend_->UseScratch(scratch_.data(), scratch_.bytes());
+    backend_->UseScratch(scratch_.data(), scratch_.bytes(), limits);
     status_ = LoadWeights(
         inventory_.get(), backend_.get(),
         [this](const LoadProgress& progress) { progress_.push_back(progress); },

@@ -180,9 +180,9 @@ class LentScratch {
     for (int64_t i = 0; i + 4 <= memory_.bytes(); i += 4) {
       *reinterpret_cast<float*>(memory_.data() + i) = kNan;
     }
-    backend_.UseScratch(memory_.data(), memory_.bytes());
+    backend_.UseScratch(memory_.data(), memory_.bytes(), limits);
   }
-  ~LentScratch() { backend_.UseScratch(nullptr, 0); }
+  ~LentScratch() { backend_.UseScratch(nullptr, 0, {}); }
 
  private:
   Backend& backend_;
