@@ -69,15 +69,14 @@ RandomLlama::RandomLlama(Machine* machine, const LlamaForm& form)
   up_ = rows(form.max_rows, form.ffn);
   last_ = rows(form.max_rows, form.hidden);
   logits_ = rows(form.max_rows, form.vocab);
-  BackendLimits limits;
-  limits.max_rows = limits.max_samples = form.max_rows;
-  limits.max_context = form.kv_positions;
-  limits.max_heads = form.heads;
-  limits.max_head_dim = form.head_dim;
-  limits.max_k = std::max(form.ffn, form.hidden);
-  limits.int8 = false;
-  limits.max_vocab = form.vocab;
-  scratch_bytes_ = machine->backend().ScratchBytes(limits);
+  limits_.max_rows = limits_.max_samples = form.max_rows;
+  limits_.max_context = form.kv_positions;
+  limits_.max_heads = form.heads;
+  limits_.max_head_dim = form.head_dim;
+  limits_.max_k = std::max(form.ffn, form.hidden);
+  limits_.int8 = false;
+  limits_.max_vocab = form.vocab;
+  scratch_bytes_ = machine->backend().ScratchBytes(limits_);
   scratch_ = machine->AllocateZeroed(scratch_bytes_);
 }
 
@@ -106,7 +105,7 @@ absl::Status RandomLlama::Prefill(int64_t rows) {
 
 absl::Status RandomLlama::Step(int64_t rows) {
   Backend& backend = machine_->backend();
-  backend.UseScratch(scratch_, scratch_bytes_);
+  backend.UseScratch(scratch_, scratch_bytes_, limits_);
   tokens_.assign(static_cast<size_t>(rows), 1);
   const Activations h = hidden_.Rows(0, rows);
   backend.Embedding(embedding_, tokens_, /*accumulate=*/false, h);

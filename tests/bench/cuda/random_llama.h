@@ -57,6 +57,7 @@ class RandomLlama {
   Activations hidden_, normed_, q_, k_, v_, attended_, gate_, up_, last_, logits_;
   char* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;
+  BackendLimits limits_;
 
   // Of the step.
   std::vector<int32_t> tokens_, pages_, rows_;
