@@ -89,10 +89,9 @@ __device__ __forceinline__ uint4 LoadShared128(uint32_t address) {
 // 16 bytes that are read once in the whole launch: not kept in L1.
 __device__ __forceinline__ uint4 LoadStream128(const void* global) {
   uint4 v;
-  asm volatile(
-      "ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
-      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-      : "l"(global));
+  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(global));
   return v;
 }
 
@@ -171,7 +170,8 @@ __device__ __forceinline__ void LetNextKernelStart() {
 
 // --- Hopper (sm_90a): bulk copies, their barriers, and wgmma ---
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// Host code is compiled beside the device code and must find the names.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 
 inline constexpr bool kHasHopper = true;
 
@@ -221,12 +221,53 @@ __device__ __forceinline__ void FenceForAsync() {
 // A [16, N] fp16 operand in shared memory, K-major without swizzle: 8×8 core matrices of 128
 // consecutive bytes (8 rows of n, 16 bytes of k each). k_bytes: from one core matrix to the next
 // along k; n_bytes: along n.
+// The PTX ISA's "leading dimension byte offset" (bits 16-29) is the step between core matrices
+// along K and its "stride dimension byte offset" (bits 32-45) the step along M or N, for K-major
+// operands without swizzle. CUTLASS says the same of its INTERLEAVE layout, in 16-byte units:
+// ((8, n), 2) : ((1, SBO), LBO), the last 2 being the two halves of k16. Bits 62-63 zero: no
+// swizzle. Offsets and the address drop their 4 low bits.
 __device__ __forceinline__ uint64_t MatrixDescriptor(uint32_t shared, uint32_t k_bytes,
                                                      uint32_t n_bytes) {
   return static_cast<uint64_t>((shared & 0x3ffff) >> 4) |
          static_cast<uint64_t>((k_bytes & 0x3ffff) >> 4) << 16 |
          static_cast<uint64_t>((n_bytes & 0x3ffff) >> 4) << 32;
 }
+// d[64, 64] = a[64, 16] · b[16, 64] (+ d), fp32 sums, of a warpgroup whose warp w holds rows 16w …
+// 16w+15: a as MmaHalf's fragments, d[4j … 4j+3] as MmaHalf's d for columns 8j … 8j+7
+// (wgmma.m64n64k16). Asynchronous: until WgmmaWait, a must keep its values and d has none.
+template <bool kAdd>
+__device__ __forceinline__ void IssueWgmma64(float (&d)[32], const uint32_t (&a)[4],
+                                             uint64_t b_descriptor) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n"
+      "}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
+        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
+        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_descriptor), "n"(kAdd ? 1 : 0));
+}
+// d += a·b; WgmmaHalfFirst: d = a·b, whatever d was.
+template <int kN>
+__device__ __forceinline__ void WgmmaHalf(float (&d)[kN / 2], const uint32_t (&a)[4],
+                                          uint64_t b_descriptor) {
+  static_assert(kN == 64, "the one shape in use");
+  IssueWgmma64<true>(d, a, b_descriptor);
+}
+template <int kN>
+__device__ __forceinline__ void WgmmaHalfFirst(float (&d)[kN / 2], const uint32_t (&a)[4],
+                                               uint64_t b_descriptor) {
+  static_assert(kN == 64, "the one shape in use");
+  IssueWgmma64<false>(d, a, b_descriptor);
+}
+// Orders what was written to a and d before the products that follow.
 __device__ __forceinline__ void WgmmaFence() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }

@@ -146,6 +146,13 @@ void WgmmaHalf(float (&d)[kN / 2], const uint32_t (&a)[4], uint64_t b_descriptor
   static_assert(kN % 8 == 0 && kN >= 8 && kN <= 256);
   emulator::StartWgmma({"WgmmaHalf", where}, kN, d, a, b_descriptor);
 }
+// d = a·b: what d held does not count.
+template <int kN>
+void WgmmaHalfFirst(float (&d)[kN / 2], const uint32_t (&a)[4], uint64_t b_descriptor,
+                    emulator::Where where = emulator::Where::current()) {
+  for (float& sum : d) sum = 0.0f;
+  WgmmaHalf<kN>(d, a, b_descriptor, where);
+}
 inline void WgmmaCommit() { emulator::CommitWgmma(); }
 template <int kPending>
 void WgmmaWait() {
