@@ -18,6 +18,13 @@ TestDevice OpenTestDevice() {
     device.why_not = std::string(stream.status().message());
     return device;
   }
+  // Never freed: the stream's products use it as long as there is a stream.
+  constexpr int64_t kWorkspaceBytes = int64_t{4} << 20;
+  const absl::StatusOr<void*> workspace = Malloc(kWorkspaceBytes);
+  if (!workspace.ok() || !UseGemmWorkspace(*stream, *workspace, kWorkspaceBytes).ok()) {
+    device.why_not = "no memory for cuBLAS";
+    return device;
+  }
   device.found = true;
   device.traits = *traits;
   device.stream = *stream;
