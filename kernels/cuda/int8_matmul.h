@@ -21,6 +21,17 @@ struct Int8Rows {
   int64_t k;
   int64_t stride;  // Int8Stride(k)
   int64_t masks;   // words of a row
+
+  Int8Rows Some(int64_t first, int64_t count) const {
+    return {codes + first * stride,
+            outliers + first * masks,
+            stats + first,
+            counts + first,
+            count,
+            k,
+            stride,
+            masks};
+  }
 };
 
 constexpr int64_t Int8Masks(int64_t k) { return RoundUp((k + 31) / 32, 4); }

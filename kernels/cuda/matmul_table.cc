@@ -5,6 +5,7 @@
 // Small matrices stay fused longer, because a launch per piece costs more than it saves.
 #include "kernels/cuda/matmul_table.h"
 
+#include <algorithm>
 #include <iterator>
 
 namespace nibble::cuda {
@@ -66,6 +67,22 @@ bool TakesOwnKernel(const MatMulTable& table, WeightFormat format, int64_t rows,
   const int size = SizeClass(table, n, k);
   if (format == WeightFormat::kInt8) return rows <= table.int8_rows[size];
   return batch_invariant || rows <= table.sixteen_bit_rows[size];
+}
+
+int64_t PieceRows(int64_t rows, int64_t n, int64_t room, int num_processors) {
+  // The tile that cuBLAS likes best for large products, on Ampere as on Hopper.
+  constexpr int64_t kTileM = 128, kTileN = 256;
+  const auto waves = [&](int64_t piece) {
+    const int64_t tiles = (rows + kTileM - 1) / kTileM * ((piece + kTileN - 1) / kTileN);
+    return (tiles + num_processors - 1) / num_processors;
+  };
+  if (n <= room && waves(n) == 1) return n;
+  int64_t best = std::min(n, room), best_waves = n / best * waves(best) + waves(n % best);
+  for (int64_t piece = best / kTileN * kTileN; piece > 0; piece -= kTileN) {
+    const int64_t all = n / piece * waves(piece) + waves(n % piece);
+    if (all < best_waves) best = piece, best_waves = all;
+  }
+  return best;
 }
 
 }  // namespace nibble::cuda

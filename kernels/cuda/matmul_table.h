@@ -54,4 +54,8 @@ MatMulPath ChoosePath(const MatMulTable& table, int64_t rows, int64_t n, int64_t
 bool TakesOwnKernel(const MatMulTable& table, WeightFormat format, int64_t rows, int64_t n,
                     int64_t k, bool batch_invariant);
 
+// How many of the n weight rows kUnpack decodes at a time, at most `room`: such that cuBLAS' tiles
+// of the pieces leave few multiprocessors idle.
+int64_t PieceRows(int64_t rows, int64_t n, int64_t room, int num_processors);
+
 }  // namespace nibble::cuda

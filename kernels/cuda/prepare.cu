@@ -1,13 +1,14 @@
 // One block a row: the row is read once for its largest magnitude and once, from cache, for its
 // values.
 #include "cuda_machine.h"
+#include "kernels/cuda/power_of_two.h"
 #include "kernels/cuda/prepare.h"
 
 namespace nibble::cuda {
 namespace {
 
 constexpr int kMaxThreads = 1024;
-constexpr uint32_t kInfBits = 0x7f800000;
+constexpr int kLowest = -4;  // exponent of the least largest value that is left as it is
 
 struct PrepareTask {
   const float* x;
@@ -31,17 +32,6 @@ __device__ __forceinline__ uint32_t BlockMax(uint32_t value) {
   return value;
 }
 
-// The e of prepare.h for a row whose largest finite magnitude has these bits.
-__device__ __forceinline__ int ExponentFor(uint32_t largest) {
-  const int exponent = static_cast<int>(largest >> 23) - 127;
-  if (largest == 0 || (exponent >= -4 && exponent <= 14)) return 0;
-  return exponent - 14 < -126 ? -126 : exponent - 14;
-}
-
-__device__ __forceinline__ float PowerOfTwo(int e) {
-  return FloatOf(static_cast<uint32_t>(127 + e) << 23);
-}
-
 __global__ void __launch_bounds__(kMaxThreads) HalfKernel(PrepareTask task) {
   WaitForPreviousKernel();
   LetNextKernelStart();
@@ -50,9 +40,9 @@ __global__ void __launch_bounds__(kMaxThreads) HalfKernel(PrepareTask task) {
   uint32_t largest = 0;
   for (int64_t k = threadIdx.x; k < task.k; k += blockDim.x) {
     const uint32_t magnitude = BitsOf(x[k]) & 0x7fffffff;
-    if (magnitude < kInfBits && magnitude > largest) largest = magnitude;
+    if (magnitude < kInfinityBits && magnitude > largest) largest = magnitude;
   }
-  const int e = ExponentFor(BlockMax(largest));
+  const int e = ExponentFor(BlockMax(largest), kLowest);
   const float factor = PowerOfTwo(-e);
   auto* const pairs = reinterpret_cast<uint32_t*>(task.values + row * task.stride);
   for (int64_t i = threadIdx.x; i < task.stride / 2; i += blockDim.x) {

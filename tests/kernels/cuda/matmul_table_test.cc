@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 #include <string>
 
@@ -99,6 +100,26 @@ TEST(MatMulTables, KeepWithinWhatTheKernelsTake) {
     for (const int size : {0, 1}) {
       EXPECT_LE(table.stream_rows[size], kMaxStreamRows) << table.gpu << table.compute;
       EXPECT_LE(table.stream_rows[size], table.staged_rows[size]) << table.gpu << table.compute;
+    }
+  }
+}
+
+TEST(PieceRows, FillsWholeWavesWhereItCan) {
+  EXPECT_EQ(PieceRows(512, 8192, 1536, 132), 1536);   // one wave whatever the piece: the largest
+  EXPECT_EQ(PieceRows(4096, 8192, 1536, 132), 1024);  // 128 tiles of 132, not 192
+  EXPECT_EQ(PieceRows(2048, 14336, 3072, 132), 2048);
+  EXPECT_EQ(PieceRows(4096, 1000, 3072, 132), 1000);
+  EXPECT_EQ(PieceRows(512, 300, 100, 132), 100);  // less room than a tile
+}
+
+TEST(PieceRows, KeepsWithinItsRoomForAnyShape) {
+  for (int64_t rows = 1; rows < 9000; rows = rows * 3 + 1) {
+    for (int64_t n = 1; n < 200000; n = n * 2 + 3) {
+      for (const int64_t room : {1, 16, 438, 3072, 100000}) {
+        const int64_t piece = PieceRows(rows, n, room, 108);
+        EXPECT_GE(piece, 1);
+        EXPECT_LE(piece, std::min(n, room));
+      }
     }
   }
 }

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "kernels/cuda/dense_layout.h"
+#include "kernels/cuda/device_tables.h"
+#include "kernels/cuda/four_bit_pack.h"
 #include "tests/kernels/cpu/cpu_testing.h"
 #include "tests/kernels/cuda/cuda_test.h"
 
@@ -86,6 +88,84 @@ inline DeviceBias RandomBias(int64_t n, Random& random) {
       return {DType::kBF16, random.Normals(n)};
   }
 }
+
+// The formats' tables on the device.
+class DeviceFormatTables {
+ public:
+  DeviceFormatTables()
+      : nf4_(std::vector<float>(Nf4Codebook().begin(), Nf4Codebook().end()), 4),
+        fp4_(std::vector<float>(Fp4Codebook().begin(), Fp4Codebook().end()), 4),
+        map_(std::vector<float>(DynamicMap().begin(), DynamicMap().end()), 4) {}
+  DeviceTables View() const { return {nf4_.data(), fp4_.data(), map_.data()}; }
+
+ private:
+  DeviceArray<float> nf4_, fp4_, map_;
+};
+
+// A matrix of any format, packed by the device's own kernels.
+class DeviceWeight {
+ public:
+  explicit DeviceWeight(const FourBitMatrix& matrix)
+      : DeviceWeight(SpecOf(matrix), FourBitPackedBytes(SpecOf(matrix))) {
+    const int64_t panels = NumPanels(matrix.n);
+    const DeviceArray<uint8_t> codes(matrix.codes);
+    const DeviceArray<uint8_t> absmax_codes(matrix.absmax_codes);
+    const DeviceArray<float> absmax(matrix.absmax);
+    Tape tape;
+    PackFourBitCodes(&tape, weight_, 0, panels, codes.data());
+    const void* const scales = matrix.double_quant ? static_cast<const void*>(absmax_codes.data())
+                                                   : static_cast<const void*>(absmax.data());
+    if (GroupsInRows(weight_.spec)) {
+      PackFourBitScales(&tape, weight_, 0, panels, scales);
+    } else {
+      tape.AddCopy(weight_.scales, scales, scales_.size());
+    }
+    Play(tape);
+    std::vector<float> nested = matrix.nested_absmax;
+    nested.push_back(matrix.nested_offset);
+    if (matrix.double_quant) CopyNow(weight_.nested, nested.data(), nested_.size());
+    if (!weight_.spec.own_tables) return;
+    std::vector<float> tables(matrix.codebook.begin(), matrix.codebook.end());
+    tables.insert(tables.end(), matrix.nested_map.begin(), matrix.nested_map.end());
+    CopyNow(weight_.tables, tables.data(), tables_.size());
+  }
+  DeviceWeight(const Int8Matrix& matrix, float threshold)
+      : DeviceWeight(WeightSpec{.format = WeightFormat::kInt8,
+                                .n = matrix.n,
+                                .k = matrix.k,
+                                .outlier_threshold = threshold}) {
+    std::vector<int8_t> rows(static_cast<size_t>(codes_.size()));
+    for (int64_t n = 0; n < matrix.n; ++n) {
+      std::copy_n(matrix.codes.data() + n * matrix.k, matrix.k,
+                  rows.data() + n * Int8Stride(matrix.k));
+    }
+    CopyNow(weight_.codes, rows.data(), codes_.size());
+    CopyNow(weight_.scales, matrix.absmax.data(), scales_.size());
+  }
+  DeviceWeight(WeightFormat format, int64_t n, int64_t k, const std::vector<uint16_t>& values)
+      : DeviceWeight(WeightSpec{.format = format, .n = n, .k = k}) {
+    CopyNow(weight_.codes, values.data(), codes_.size());
+  }
+  DeviceWeight(DeviceWeight&&) = default;
+
+  const Weight& weight() const { return weight_; }
+
+ private:
+  static WeightSpec SpecOf(const FourBitMatrix& matrix) {
+    return {matrix.format,         matrix.n, matrix.k, matrix.group_size, matrix.double_quant,
+            NeedsOwnTables(matrix)};
+  }
+  explicit DeviceWeight(const WeightSpec& spec) : DeviceWeight(spec, DensePackedBytes(spec)) {}
+  DeviceWeight(const WeightSpec& spec, const PackedSize& size)
+      : codes_(size.codes, 64),
+        scales_(size.scales),
+        nested_(size.nested, 4),
+        tables_(size.tables, 4),
+        weight_{spec, codes_.data(), scales_.data(), nested_.data(), tables_.data()} {}
+
+  DeviceArray<char> codes_, scales_, nested_, tables_;
+  Weight weight_;
+};
 
 // Bits, but any NaN equals any other.
 inline void ExpectSameNumbers(const Matrix& got, const Matrix& want, const std::string& what) {
