@@ -1,10 +1,4 @@
-// How far an attention kernel may be off, per value. With s the exact scores and A = scale·Σ|q·k|:
-//   Δ = (u_q + (4·hd + 16)·2^-24)·max A + 2^-24·scale·max|q|·max Σ|k|
-// bounds the error of a score: q rounded once to u_q (values 2^-14 below the row's largest lose
-// more: the last term), sums of hd products in any order and with tensor cores that cut off bits,
-// the scaling and the subtraction. A weight's relative error is then e^(2Δ) - 1 + u_p + 2^-21 (its
-// rounding; exp2), twice that with the denominator's; a weight below 2^-14 of the largest is off by
-// 2^-25 of it in fp16. Sums over n keys add n·2^-22.
+// Cuts steps from sequences: what the device, the oracle and the bound take.
 #include "tests/kernels/cuda/attention_cases.h"
 
 #include <algorithm>
@@ -24,6 +18,17 @@ std::vector<float> Normal(std::mt19937_64* random, int64_t count, float size) {
   std::vector<float> values(static_cast<size_t>(count));
   for (float& value : values) value = normal(*random);
   return values;
+}
+
+// What a cache of this type makes of the values.
+std::vector<double> Stored(const std::vector<float>& values, DType dtype) {
+  std::vector<double> result;
+  for (const float value : values) {
+    float bits = 0;
+    reference::Store(&bits, dtype, 0, value);
+    result.push_back(reference::Load(&bits, dtype, 0));
+  }
+  return result;
 }
 
 int64_t Pages(int64_t positions) { return (positions + kPageSlots - 1) / kPageSlots; }
@@ -65,6 +70,8 @@ AttentionCase::AttentionCase(const AttentionShape& shape, const std::vector<int6
     sequence.q = Normal(&random_, length * shape.cols(), size);
     sequence.k = Normal(&random_, length * shape.kv_cols(), 1.0f);
     sequence.v = Normal(&random_, length * shape.kv_cols(), 1.0f);
+    sequence.stored_k = Stored(sequence.k, shape.dtype);
+    sequence.stored_v = Stored(sequence.v, shape.dtype);
     sequence.pages.assign(next, next + Pages(length));
     next += Pages(length);
     sequences_.push_back(std::move(sequence));
@@ -174,72 +181,67 @@ std::vector<float> AttentionCase::Reference(const std::vector<StepPart>& step) {
   return result;
 }
 
-double AttentionCase::Key(const Sequence& sequence, int64_t position, int64_t column) const {
-  float stored = 0;
-  reference::Store(&stored, shape_.dtype, 0,
-                   sequence.k[static_cast<size_t>(position * shape_.kv_cols() + column)]);
-  return reference::Load(&stored, shape_.dtype, 0);
-}
-double AttentionCase::Value(const Sequence& sequence, int64_t position, int64_t column) const {
-  float stored = 0;
-  reference::Store(&stored, shape_.dtype, 0,
-                   sequence.v[static_cast<size_t>(position * shape_.kv_cols() + column)]);
-  return reference::Load(&stored, shape_.dtype, 0);
-}
-
-void AttentionCase::RowBounds(const Sequence& sequence, int64_t position, int64_t head, bool exact,
-                              float* bounds) const {
-  const int64_t head_dim = shape_.head_dim;
-  const bool tiled = !exact && shape_.dtype != DType::kF32 && head_dim % 16 == 0;
-  const double unit = !tiled                        ? 0
-                      : shape_.dtype == DType::kF16 ? std::ldexp(1, -11)
-                                                    : std::ldexp(1, -9);
-  const float* q = sequence.q.data() + position * shape_.cols() + head * head_dim;
-  const int64_t column = head / shape_.group * head_dim;
-  std::vector<double> scores, magnitudes;
-  double most = 0, most_k = 0, largest_q = 0;
-  for (int64_t d = 0; d < head_dim; ++d) {
-    largest_q = std::max(largest_q, std::fabs(static_cast<double>(q[d])));
-  }
-  for (int64_t p = 0; p <= position; ++p) {
-    double score = 0, magnitude = 0, keys = 0;
-    for (int64_t d = 0; d < head_dim; ++d) {
-      const double k = Key(sequence, p, column + d);
-      score += static_cast<double>(q[d]) * k;
-      magnitude += std::fabs(static_cast<double>(q[d]) * k);
-      keys += std::fabs(k);
-    }
-    scores.push_back(score * static_cast<double>(scale_));
-    most = std::max(most, magnitude * static_cast<double>(scale_));
-    most_k = std::max(most_k, keys * static_cast<double>(scale_));
-  }
+void AddAttentionBounds(const BoundTask& task, const AttentionRounding& rounding,
+                        std::vector<float>* bounds) {
   const double fine = std::ldexp(1, -24);
-  const double error = (unit + static_cast<double>(4 * head_dim + 16) * fine) * most +
-                       (tiled ? fine * largest_q * most_k : 0);
+  const auto at = [&](const double* rows, int64_t p, int64_t d) {
+    return rows[p * task.stride + d];
+  };
+  std::vector<double> scores;
+  double most = 0, most_k = 0, largest_q = 0, largest_v = 0;
+  for (int64_t d = 0; d < task.head_dim; ++d) {
+    largest_q = std::max(largest_q, std::fabs(static_cast<double>(task.q[d])));
+  }
+  for (int64_t p = 0; p < task.count; ++p) {
+    double score = 0, magnitude = 0, keys = 0;
+    for (int64_t d = 0; d < task.head_dim; ++d) {
+      const double k = at(task.keys, p, d);
+      score += static_cast<double>(task.q[d]) * k;
+      magnitude += std::fabs(static_cast<double>(task.q[d]) * k);
+      keys += std::fabs(k);
+      largest_v = std::max(largest_v, std::fabs(at(task.values, p, d)));
+    }
+    scores.push_back(score * task.scale);
+    most = std::max(most, magnitude * task.scale);
+    most_k = std::max(most_k, keys * task.scale);
+  }
+  const double error =
+      (rounding.q + rounding.k + static_cast<double>(4 * task.head_dim + 16) * fine) * most +
+      (rounding.q > 0 ? fine * largest_q * most_k : 0);
   const double largest = *std::max_element(scores.begin(), scores.end());
   double total = 0;
   for (double& score : scores) total += score = std::exp(score - largest);
-  const double count = static_cast<double>(position + 1);
-  const double relative = 2 * (std::expm1(2 * error) + unit + 8 * fine) + 4 * count * fine;
-  const double floor = tiled && shape_.dtype == DType::kF16 ? std::ldexp(1, -24) / total : 0;
-  for (int64_t d = 0; d < head_dim; ++d) {
-    double bound = 1e-30;
-    for (int64_t p = 0; p <= position; ++p) {
-      const double v = std::fabs(Value(sequence, p, column + d));
-      bound += (scores[static_cast<size_t>(p)] / total * relative + floor) * v;
+  const double relative = 2 * (std::expm1(2 * error) + rounding.weight + 8 * fine) + rounding.v +
+                          4 * static_cast<double>(task.count) * fine;
+  for (int64_t d = 0; d < task.head_dim; ++d) {
+    double bound = 1e-30 + (rounding.v > 0 ? std::ldexp(largest_v, -38) : 0);
+    for (int64_t p = 0; p < task.count; ++p) {
+      const double weight = scores[static_cast<size_t>(p)] * relative + rounding.weight_floor;
+      bound += weight / total * std::fabs(at(task.values, p, d));
     }
-    bounds[d] = static_cast<float>(bound);
+    bounds->push_back(static_cast<float>(bound));
   }
 }
 
 std::vector<float> AttentionCase::Bounds(const std::vector<StepPart>& step, bool exact) {
+  AttentionRounding rounding;
+  if (!exact && shape_.dtype != DType::kF32 && shape_.head_dim % 16 == 0) {
+    const bool half = shape_.dtype == DType::kF16;
+    rounding.q = rounding.weight = std::ldexp(1, half ? -11 : -9);
+    rounding.weight_floor = half ? std::ldexp(1, -24) : 0;
+  }
   std::vector<float> bounds;
   for (const StepPart& part : step) {
+    const Sequence& sequence = sequences_[static_cast<size_t>(part.sequence)];
     for (int64_t i = 0; i < part.rows; ++i) {
       for (int64_t head = 0; head < shape_.num_heads(); ++head) {
-        bounds.resize(bounds.size() + static_cast<size_t>(shape_.head_dim));
-        RowBounds(sequences_[static_cast<size_t>(part.sequence)], part.start + i, head, exact,
-                  bounds.data() + bounds.size() - shape_.head_dim);
+        const int64_t column = head / shape_.group * shape_.head_dim;
+        const int64_t position = part.start + i;
+        AddAttentionBounds(
+            {sequence.q.data() + position * shape_.cols() + head * shape_.head_dim,
+             sequence.stored_k.data() + column, sequence.stored_v.data() + column, shape_.kv_cols(),
+             shape_.head_dim, position + 1, static_cast<double>(scale_)},
+            rounding, &bounds);
       }
     }
   }
