@@ -19,7 +19,7 @@ struct FourBitPart {
   int32_t accumulate;  // 1: out += …
 };
 
-// Products of the same x: all have one K and one group size.
+// Products of the same x: all have one K, one group size and scales of one form.
 inline constexpr int kMaxFourBitParts = 4;
 struct FourBitParts {
   FourBitPart parts[kMaxFourBitParts];

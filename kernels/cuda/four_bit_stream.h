@@ -14,7 +14,8 @@ inline constexpr int64_t kStreamRows = 8;
 
 // out_i[m,n] (+)= scale[m] · Σ_groups absmax · Σ_k fp16(codebook[code]) · values[m,k] + bias_i[n],
 // one launch for all parts.
-//   x: at most kStreamRows rows.   parts: FitsUnits, each K that of x, one group size.
+//   x: at most kStreamRows rows.   parts: FitsUnits, each K that of x, one group size,
+// scales of one form.
 // Sums are fp32. Their order depends on the shapes of the parts and on num_processors, on nothing
 // else. split: kSplitBytes, aligned to 256, counters zero before and after. At most 1024
 // processors.

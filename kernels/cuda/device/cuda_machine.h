@@ -86,10 +86,11 @@ __device__ __forceinline__ uint4 LoadShared128(uint32_t address) {
 
 // --- global memory ---
 
-// 16 bytes that are read once in the whole launch: not kept in L1.
+// 16 bytes that are read once in the whole launch: not kept in L1. An ordinary load rather than one
+// of constant memory, so that __syncwarp() keeps it before what follows.
 __device__ __forceinline__ uint4 LoadStream128(const void* global) {
   uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ld.global.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(global));
   return v;
