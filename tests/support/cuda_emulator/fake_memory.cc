@@ -65,9 +65,19 @@ bool GuardedMemory::Free(void* pointer) {
     std::abort();
   }
   live_bytes_ -= allocation.bytes;
-  munmap(allocation.mapping, allocation.room + 2 * kPage);
+  Retire(allocation.mapping, allocation.room + 2 * kPage);
   allocations_.erase(found);
   return true;
+}
+
+void GuardedMemory::Retire(char* mapping, size_t bytes) {
+  constexpr size_t kMostRetired = 256;
+  // The same addresses without memory behind them.
+  mmap(mapping, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  retired_.emplace_back(mapping, bytes);
+  if (retired_.size() <= kMostRetired) return;
+  munmap(retired_.front().first, retired_.front().second);
+  retired_.pop_front();
 }
 
 bool GuardedMemory::Holds(const void* pointer, int64_t bytes) const {
@@ -77,6 +87,14 @@ bool GuardedMemory::Holds(const void* pointer, int64_t bytes) const {
   --found;
   return at - found->first <= found->second.bytes &&
          bytes <= found->second.bytes - (at - found->first);
+}
+
+bool GuardedMemory::WasFreed(const void* pointer) const {
+  const char* const at = static_cast<const char*>(pointer);
+  for (const auto& [mapping, bytes] : retired_) {
+    if (at >= mapping && at < mapping + bytes) return true;
+  }
+  return false;
 }
 
 bool GuardedMemory::Near(const void* pointer) const {

@@ -5,7 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <utility>
 
 namespace nibble::cuda::fake {
 
@@ -20,6 +22,9 @@ class GuardedMemory {
   // Whether the pointer lies in an allocation or in the slack around one.
   bool Near(const void* pointer) const;
 
+  // Lately: touching it is a memory fault.
+  bool WasFreed(const void* pointer) const;
+
   int64_t live_bytes() const { return live_bytes_; }
   int64_t peak_bytes() const { return peak_bytes_; }
   int64_t count() const { return static_cast<int64_t>(allocations_.size()); }
@@ -30,7 +35,11 @@ class GuardedMemory {
     size_t room;
     int64_t bytes;
   };
+  // Nothing else takes the place of what was freed lately, so its use shows.
+  void Retire(char* mapping, size_t bytes);
+
   std::map<const char*, Allocation> allocations_;  // by where they begin
+  std::deque<std::pair<char*, size_t>> retired_;
   int64_t live_bytes_ = 0;
   int64_t peak_bytes_ = 0;
 };

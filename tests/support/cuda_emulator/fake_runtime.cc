@@ -30,6 +30,7 @@ absl::StatusOr<void*> AllocateHere(World& world, Call call, fake::GuardedMemory&
   if (const absl::Status status = world.Enter(call); !status.ok()) return status;
   if (const absl::Status status = world.RefuseInCapture(call); !status.ok()) return status;
   const fake::Machine& machine = world.machine;
+  if (bytes < 0) return Error(call, "invalid argument");
   if (call == Call::kMalloc &&
       bytes > machine.traits.total_bytes - machine.context_bytes - memory.live_bytes()) {
     return fake::FailureStatus(call, false);
@@ -272,7 +273,8 @@ absl::Status IssueKernel(const KernelCall& call, void* const* args, const size_t
     return Error(Call::kIssueKernel, "invalid argument: too much shared memory");
   }
   emulator::CheckArguments(call, args, sizes, num_args, [&](const void* pointer) {
-    return world.device.Near(pointer) || world.host.Near(pointer);
+    return world.device.Near(pointer) || world.host.Near(pointer) ||
+           world.device.WasFreed(pointer) || world.host.WasFreed(pointer);
   });
   Work work;
   work.kind = Work::Kind::kKernel;

@@ -10,7 +10,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <vector>
 
 // The linker's: where the program's ELF header lies in memory.
@@ -20,8 +19,12 @@ namespace nibble::cuda::emulator {
 namespace {
 
 std::vector<char> ReadProgram() {
-  std::ifstream file("/proc/self/exe", std::ios::binary);
-  return std::vector<char>(std::istreambuf_iterator<char>(file), {});
+  std::ifstream file("/proc/self/exe", std::ios::binary | std::ios::ate);
+  if (!file) return {};
+  std::vector<char> bytes(static_cast<size_t>(file.tellg()));
+  file.seekg(0);
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  return bytes;
 }
 
 template <typename T>
