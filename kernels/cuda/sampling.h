@@ -39,8 +39,9 @@ struct SamplingTask {
   const TokenBias* biases = nullptr;
   const TokenCount* counts = nullptr;
   const int32_t* banned = nullptr;
-  TokenLogprob* sampled = nullptr;  // [num_plans]: the token, and its logprob if asked for
-  TokenLogprob* tops = nullptr;     // descending, ties: lowest id; token -1: there are no more
+  // [num_plans]: the token (-1: all are banned), and its logprob if asked for
+  TokenLogprob* sampled = nullptr;
+  TokenLogprob* tops = nullptr;  // descending, ties: lowest id; token -1: there are no more
   int32_t num_plans = 0;
   int32_t max_top = 0;  // the largest num_logprobs of these plans, at least 0
   int32_t greedy = 0;   // 1: no plan draws (temperature 0 or forced) or reports logprobs

@@ -200,12 +200,12 @@ std::vector<SampledToken> RunOn(Backend& backend, Logits& logits,
   limits.max_samples = static_cast<int64_t>(plans.size());
   const int64_t bytes = backend.ScratchBytes(limits);
   const Buffer scratch = std::move(*backend.Allocate(bytes));
-  backend.UseScratch(scratch.data(), bytes);
+  backend.UseScratch(scratch.data(), bytes, limits);
   std::vector<SamplingPlan> views;
   for (const OwnedPlan& plan : plans) views.push_back(plan.View());
   std::vector<SampledToken> sampled(plans.size());
   backend.Sample(logits.View(), views, sampled);
-  backend.UseScratch(nullptr, 0);
+  backend.UseScratch(nullptr, 0, {});
   return sampled;
 }
 
@@ -391,6 +391,24 @@ TEST_F(Sampling, SharesAndDrawsThatFallOnAnEdgeAreTheCpus) {
     }
     ASSERT_NO_FATAL_FAILURE(ExpectAsCpu(*cpu, logits, plans));
   }
+}
+
+// One token has nearly everything: the last bits of the mass choose among 4096 that have 2^-24
+// each.
+TEST_F(Sampling, DrawsInALongTailCountItsLastBits) {
+  Logits logits(1, 4097, 0);
+  logits.Row(0)[0] = 0;
+  for (int64_t t = 1; t <= 4096; ++t) logits.Row(0)[t] = -16.635532f;
+  std::vector<OwnedPlan> plans;
+  for (uint32_t position = 0; plans.size() < 24; ++position) {
+    if (UniformDraw(3, 0, position) < 1 - 0x1p-12f) continue;
+    plans.emplace_back();
+    plans.back().plan.temperature = 1;
+    plans.back().plan.seed = 3;
+    plans.back().plan.position = position;
+    if (plans.size() % 3 != 0) plans.back().plan.min_p = 1e-9f;
+  }
+  ExpectAsCpu(*Cpu(), logits, plans);
 }
 
 // A real vocabulary: blocks of 1024 threads, and for flat rows more likely tokens than a list
