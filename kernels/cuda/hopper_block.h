@@ -12,9 +12,6 @@ namespace nibble::cuda {
 
 inline constexpr int kComputeThreads = 256;
 inline constexpr int kThreads = kComputeThreads + 128;
-inline constexpr int kBlockPanels = 16;
-inline constexpr int kBlockRows = 256;
-inline constexpr uint32_t kCodesBytes = kBlockPanels * kUnitBytes;
 inline constexpr uint32_t kXBytes = kTileUnitBytes;
 
 // All that a block may have. The pair table must begin at a multiple of 64 KB, and dynamic memory
@@ -43,12 +40,21 @@ struct HopperTask {
 
 // --- shared memory ---
 
-// kTokenTiles: tiles of 64 tokens; kGroups: scales per unit and row, 1 or 2.
-template <int kTokenTiles, int kGroups>
+// What a block computes at a time, and a stage: codes, then tiles of x, then scales.
+//   kRowTilesOf: tiles of 64 features of each computing warpgroup, 1 or 2
+//   kTokenTilesOf: tiles of 64 tokens, 1 or 2
+//   kGroupsOf: scales per unit and feature, 1, or 2 where groups are of 32
+template <int kRowTilesOf, int kTokenTilesOf, int kGroupsOf>
 struct Shape {
+  static constexpr int kRowTiles = kRowTilesOf, kTokenTiles = kTokenTilesOf, kGroups = kGroupsOf;
+  static constexpr int kPanels = 8 * kRowTiles;
+  static constexpr int kRows = 16 * kPanels;
+  static constexpr int kScaleWarps = kRowTiles;  // a lane feeds four rows
+  static constexpr uint32_t kCodesBytes = kPanels * kUnitBytes;
   static constexpr uint32_t kX = kCodesBytes;
   static constexpr uint32_t kScales = kX + kTokenTiles * kXBytes;
-  static constexpr uint32_t kBytes = kScales + kGroups * kBlockRows * 4;
+  static constexpr uint32_t kBytes = kScales + kGroups * kRows * 4;
+  static constexpr int kSlotSums = kRowTiles * kTokenTiles * 32 * kComputeThreads;
 };
 
 struct SharedPlan {
@@ -84,15 +90,15 @@ __device__ __forceinline__ char* PointerTo(uint32_t shared) {
 }
 
 // A walk through the ring of stages; every warp has its own.
-template <uint32_t kBytes>
+template <typename S>
 struct Ring {
   SharedPlan plan;
   uint32_t stage;
   uint32_t parity;
 
   __device__ uint32_t Address() const {
-    return stage < plan.num_below ? plan.below + stage * kBytes
-                                  : plan.above + (stage - plan.num_below) * kBytes;
+    return stage < plan.num_below ? plan.below + stage * S::kBytes
+                                  : plan.above + (stage - plan.num_below) * S::kBytes;
   }
   __device__ void WaitFull() const { BarrierWait(plan.Full(stage), parity); }
   // The first time round, stages are empty: the phase before the first counts as complete.
@@ -113,16 +119,17 @@ struct Tile {
   int32_t token_tile;
 };
 
+template <typename S>
 __device__ __forceinline__ Tile TileOf(const HopperTask& task, int32_t index) {
   const TilePlace place = PlaceOf(task.work, index);
   Tile tile = {0, place.row_tile, place.token_tile};
   for (; tile.part < task.num_parts - 1; ++tile.part) {
     const int32_t tiles =
-        static_cast<int32_t>((task.parts[tile.part].weight.n + kBlockRows - 1) / kBlockRows);
+        static_cast<int32_t>((task.parts[tile.part].weight.n + S::kRows - 1) / S::kRows);
     if (tile.first_panel < tiles) break;
     tile.first_panel -= tiles;
   }
-  tile.first_panel *= kBlockPanels;
+  tile.first_panel *= S::kPanels;
   return tile;
 }
 

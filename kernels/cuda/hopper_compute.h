@@ -67,8 +67,10 @@ struct Lane {
   uint32_t table;
 
   __device__ int32_t Thread() const { return warpgroup * 128 + warp * 32 + lane; }
-  // The lane's panel of row tile r (0, 1), among the block's 16.
-  __device__ int32_t Panel(int r) const { return 8 * warpgroup + 4 * r + warp; }
+  int32_t row_tiles;  // of the warpgroup
+
+  // The lane's panel of row tile r, among the block's.
+  __device__ int32_t Panel(int r) const { return 4 * (row_tiles * warpgroup + r) + warp; }
   __device__ uint32_t Codes(int r) const {
     return static_cast<uint32_t>(Panel(r) * static_cast<int32_t>(kUnitBytes) + 16 * lane);
   }
@@ -78,27 +80,26 @@ struct Lane {
 };
 
 // One row tile of a unit. `meanwhile` runs while the first wgmmas are under way.
-template <int kTokenTiles, int kGroups, typename Meanwhile>
-__device__ __forceinline__ void MultiplyRows(float (&sum)[kTokenTiles][32],
+template <typename S, typename Meanwhile>
+__device__ __forceinline__ void MultiplyRows(float (&sum)[S::kTokenTiles][32],
                                              const uint32_t (&a)[4][4], uint32_t stage,
                                              uint32_t scale, const Meanwhile& meanwhile) {
-  using S = Shape<kTokenTiles, kGroups>;
-  float low[kGroups], high[kGroups];
+  float low[S::kGroups], high[S::kGroups];
 #pragma unroll
-  for (int half = 0; half < kGroups; ++half) {
-    const uint32_t at = stage + S::kScales + static_cast<uint32_t>(half) * kBlockRows * 4 + scale;
+  for (int half = 0; half < S::kGroups; ++half) {
+    const uint32_t at = stage + S::kScales + static_cast<uint32_t>(half) * S::kRows * 4 + scale;
     low[half] = FloatOf(LoadShared32(at));
     high[half] = FloatOf(LoadShared32(at + 32));
   }
 #pragma unroll
-  for (int tile = 0; tile < kTokenTiles; ++tile) {
+  for (int tile = 0; tile < S::kTokenTiles; ++tile) {
     const uint32_t x = stage + S::kX + static_cast<uint32_t>(tile) * kXBytes;
     float d[32];
-    IssueSteps<0, 4 / kGroups>(d, a, x);
+    IssueSteps<0, 4 / S::kGroups>(d, a, x);
     if (tile == 0) meanwhile();
     WgmmaWait<0>();
     AddScaled(sum[tile], d, low[0], high[0]);
-    if constexpr (kGroups == 2) {
+    if constexpr (S::kGroups == 2) {
       IssueSteps<2, 2>(d, a, x);
       WgmmaWait<0>();
       AddScaled(sum[tile], d, low[1], high[1]);
@@ -106,25 +107,50 @@ __device__ __forceinline__ void MultiplyRows(float (&sum)[kTokenTiles][32],
   }
 }
 
-template <int kTokenTiles, int kGroups, typename Ring>
-__device__ __forceinline__ void MultiplyPiece(float (&sum)[2][kTokenTiles][32], Ring* ring,
-                                              const Lane& lane, int32_t count) {
-  uint32_t a[2][4][4];
-  ring->WaitFull();
-  Decode(a[0], ring->Address() + lane.Codes(0), lane.table);
-  for (int32_t unit = 0; unit < count; ++unit) {
-    const uint32_t stage = ring->Address(), empty = ring->plan.Empty(ring->stage);
-    MultiplyRows<kTokenTiles, kGroups>(sum[0], a[0], stage, lane.Scale(0),
-                                       [&] { Decode(a[1], stage + lane.Codes(1), lane.table); });
+// A unit whose first row tile is decoded in `a`; `b` takes the second's and then `a` the next
+// unit's, or where there is but one row tile `b` takes the next unit's.
+template <typename S>
+__device__ __forceinline__ void MultiplyUnit(float (&sum)[S::kRowTiles][S::kTokenTiles][32],
+                                             uint32_t (&a)[4][4], uint32_t (&b)[4][4],
+                                             Ring<S>* ring, const Lane& lane, bool more) {
+  // All lanes know the address. Taken from one of them the compiler knows it to be uniform and
+  // keeps wgmma's descriptors where wgmma wants them: 30 instructions less a unit.
+  const uint32_t stage = __shfl_sync(~0u, ring->Address(), 0);
+  const uint32_t empty = ring->plan.Empty(ring->stage);
+  const auto decode_next = [&](uint32_t(&next)[4][4]) {
+    if (!more) return;
+    ring->WaitFull();
+    Decode(next, ring->Address() + lane.Codes(0), lane.table);
+  };
+  if constexpr (S::kRowTiles == 2) {
+    MultiplyRows<S>(sum[0], a, stage, lane.Scale(0),
+                    [&] { Decode(b, stage + lane.Codes(1), lane.table); });
     ring->Advance();
-    MultiplyRows<kTokenTiles, kGroups>(sum[1], a[1], stage, lane.Scale(1), [&] {
-      if (unit + 1 < count) {
-        ring->WaitFull();
-        Decode(a[0], ring->Address() + lane.Codes(0), lane.table);
-      }
-    });
-    __syncwarp();
-    if (lane.lane == 0) BarrierArrive(empty);
+    MultiplyRows<S>(sum[1], b, stage, lane.Scale(1), [&] { decode_next(a); });
+  } else {
+    ring->Advance();
+    MultiplyRows<S>(sum[0], a, stage, lane.Scale(0), [&] { decode_next(b); });
+  }
+  __syncwarp();
+  if (lane.lane == 0) BarrierArrive(empty);
+}
+
+template <typename S>
+__device__ __forceinline__ void MultiplyPiece(float (&sum)[S::kRowTiles][S::kTokenTiles][32],
+                                              Ring<S>* ring, const Lane& lane, int32_t count) {
+  uint32_t a[4][4], b[4][4];
+  ring->WaitFull();
+  Decode(a, ring->Address() + lane.Codes(0), lane.table);
+  if constexpr (S::kRowTiles == 2) {
+    for (int32_t unit = 1; unit <= count; ++unit) {
+      MultiplyUnit<S>(sum, a, b, ring, lane, unit < count);
+    }
+  } else {
+    for (int32_t unit = 1; unit <= count; unit += 2) {
+      MultiplyUnit<S>(sum, a, b, ring, lane, unit < count);
+      if (unit == count) break;
+      MultiplyUnit<S>(sum, b, a, ring, lane, unit + 1 < count);
+    }
   }
 }
 

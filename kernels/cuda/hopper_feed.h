@@ -8,21 +8,21 @@ namespace nibble::cuda {
 
 // --- feeding: four warps, each with its own part of every stage ---
 
-template <typename Ring>
-__device__ __forceinline__ void FeedCodes(const HopperTask& task, Ring ring, int32_t lane) {
+template <typename S>
+__device__ __forceinline__ void FeedCodes(const HopperTask& task, Ring<S> ring, int32_t lane) {
   PieceList list = PiecesOf(task.work, static_cast<int32_t>(blockIdx.x));
   for (Piece piece; NextPiece(task.work, static_cast<int32_t>(blockIdx.x), &list, &piece);) {
-    const Tile tile = TileOf(task, piece.tile);
+    const Tile tile = TileOf<S>(task, piece.tile);
     const FourBitView& weight = task.parts[tile.part].weight;
-    const int64_t panel = PanelAt(weight, tile.first_panel + lane % kBlockPanels);
+    const int64_t panel = PanelAt(weight, tile.first_panel + lane % S::kPanels);
     const uint8_t* codes = weight.codes + (panel * task.work.units + piece.first) * kUnitBytes;
 #pragma unroll 1
     for (int32_t unit = 0; unit < piece.count; ++unit, codes += kUnitBytes) {
       ring.WaitEmpty();
       const uint32_t full = ring.plan.Full(ring.stage);
-      if (lane == 0) BarrierArriveExpecting(full, kCodesBytes);
+      if (lane == 0) BarrierArriveExpecting(full, S::kCodesBytes);
       __syncwarp();
-      if (lane < kBlockPanels) {
+      if (lane < S::kPanels) {
         BulkCopy(ring.Address() + static_cast<uint32_t>(lane * kUnitBytes), codes, kUnitBytes,
                  full);
       }
@@ -32,24 +32,24 @@ __device__ __forceinline__ void FeedCodes(const HopperTask& task, Ring ring, int
 }
 
 // Where a tile of x is missing beside the last one, that is taken again.
-template <int kTokenTiles, typename Ring>
-__device__ __forceinline__ void FeedX(const HopperTask& task, Ring ring, int32_t lane) {
+template <typename S>
+__device__ __forceinline__ void FeedX(const HopperTask& task, Ring<S> ring, int32_t lane) {
   WaitForPreviousKernel();
   const int64_t last = (task.rows + kTileRows - 1) / kTileRows - 1;
   PieceList list = PiecesOf(task.work, static_cast<int32_t>(blockIdx.x));
   for (Piece piece; NextPiece(task.work, static_cast<int32_t>(blockIdx.x), &list, &piece);) {
-    const int64_t wanted = TileOf(task, piece.tile).token_tile * kTokenTiles + lane % kTokenTiles;
+    const int64_t wanted =
+        TileOf<S>(task, piece.tile).token_tile * S::kTokenTiles + lane % S::kTokenTiles;
     const char* x = task.tiles + ((wanted < last ? wanted : last) * task.work.units + piece.first) *
                                      kTileUnitBytes;
 #pragma unroll 1
     for (int32_t unit = 0; unit < piece.count; ++unit, x += kTileUnitBytes) {
       ring.WaitEmpty();
       const uint32_t full = ring.plan.Full(ring.stage);
-      if (lane == 0) BarrierArriveExpecting(full, kTokenTiles * kXBytes);
+      if (lane == 0) BarrierArriveExpecting(full, S::kTokenTiles * kXBytes);
       __syncwarp();
-      if (lane < kTokenTiles) {
-        BulkCopy(ring.Address() + Shape<kTokenTiles, 1>::kX + static_cast<uint32_t>(lane) * kXBytes,
-                 x, kXBytes, full);
+      if (lane < S::kTokenTiles) {
+        BulkCopy(ring.Address() + S::kX + static_cast<uint32_t>(lane) * kXBytes, x, kXBytes, full);
       }
       ring.Advance();
     }
@@ -93,11 +93,11 @@ __device__ __forceinline__ int64_t GroupAt(const HopperTask& task, int64_t unit,
 }
 
 // Four rows of one panel. Two units at a time, so that a load's latency is paid once for both.
-template <int kGroups, typename Ring>
-__device__ __forceinline__ void FeedScalesOf(const HopperTask& task, Ring* ring,
+template <typename S>
+__device__ __forceinline__ void FeedScalesOf(const HopperTask& task, Ring<S>* ring,
                                              const FourBitView& weight, const Piece& piece,
                                              int64_t row, uint32_t to) {
-  constexpr int kLoads = 2 * kGroups;
+  constexpr int kGroups = S::kGroups, kLoads = 2 * kGroups;
   const int64_t panel = row / kPanelRows * task.groups_per_row * kPanelRows + row % kPanelRows;
 #pragma unroll 1
   for (int32_t begin = 0; begin < piece.count; begin += 2) {
@@ -115,7 +115,7 @@ __device__ __forceinline__ void FeedScalesOf(const HopperTask& task, Ring* ring,
       if (unit >= piece.count) break;
       if (i % kGroups == 0) ring->WaitEmpty();
       const int64_t group = GroupAt(task, piece.first + unit, i % kGroups);
-      *reinterpret_cast<uint4*>(PointerTo(ring->Address() + to + i % kGroups * kBlockRows * 4)) =
+      *reinterpret_cast<uint4*>(PointerTo(ring->Address() + to + i % kGroups * S::kRows * 4)) =
           ScalesOf(weight, raw[i], row, group, task.groups_per_row);
       if (i % kGroups < kGroups - 1) continue;
       __syncwarp();
@@ -125,17 +125,16 @@ __device__ __forceinline__ void FeedScalesOf(const HopperTask& task, Ring* ring,
   }
 }
 
-// Two warps; each lane has four rows.
-template <int kTokenTiles, int kGroups, typename Ring>
-__device__ __forceinline__ void FeedScales(const HopperTask& task, Ring ring, int32_t lane_of_64) {
+// lane: of S::kScaleWarps warps. Each lane has four rows.
+template <typename S>
+__device__ __forceinline__ void FeedScales(const HopperTask& task, Ring<S> ring, int32_t lane) {
   PieceList list = PiecesOf(task.work, static_cast<int32_t>(blockIdx.x));
   for (Piece piece; NextPiece(task.work, static_cast<int32_t>(blockIdx.x), &list, &piece);) {
-    const Tile tile = TileOf(task, piece.tile);
+    const Tile tile = TileOf<S>(task, piece.tile);
     const FourBitView& weight = task.parts[tile.part].weight;
-    const int64_t panel = PanelAt(weight, tile.first_panel + lane_of_64 / 4);
-    FeedScalesOf<kGroups>(
-        task, &ring, weight, piece, panel * kPanelRows + lane_of_64 % 4 * 4,
-        Shape<kTokenTiles, kGroups>::kScales + static_cast<uint32_t>(lane_of_64) * 16);
+    const int64_t panel = PanelAt(weight, tile.first_panel + lane / 4);
+    FeedScalesOf<S>(task, &ring, weight, piece, panel * kPanelRows + lane % 4 * 4,
+                    S::kScales + static_cast<uint32_t>(lane) * 16);
   }
 }
 

@@ -16,33 +16,37 @@ __device__ __forceinline__ float BiasAt(const FourBitPart& part, int64_t n) {
                                                              : Bf16ToFloat(half);
 }
 
-// Writes what a lane holds of 64 features × 64 tokens: token first_m + 8·(i / 4) + i % 2 of feature
-// n + 8·(i / 2 % 2) is d[i]. A warp writes 8 consecutive features of 4 tokens at once: whole
-// sectors. Old values are all read before the first is overwritten, to pay their latency once.
+// Writes what a lane holds of one of its features for 64 tokens: token first_m + 8·(i / 2) + i % 2
+// is d[4·(i / 2) + i % 2 + 2·kHalf]. A warp writes 8 consecutive features of 4 tokens at once:
+// whole sectors. Old values are all read before the first is overwritten, to pay their latency
+// once.
+template <int kHalf>
+__device__ __forceinline__ void StoreFeature(const HopperTask& task, const FourBitPart& part,
+                                             int64_t first_m, int64_t n, const float (&d)[32]) {
+  if (n >= part.weight.n) return;
+  float* const out = part.out + first_m * part.out_stride + n;
+  const int64_t rows = task.rows - first_m;
+  const int left = static_cast<int>(rows < kTileRows ? rows : kTileRows);
+  const float bias = BiasAt(part, n);
+  float old[16];
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+    const int m = i / 2 * 8 + i % 2;
+    old[i] = part.accumulate != 0 && m < left ? out[m * part.out_stride] : 0.0f;
+  }
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+    const int m = i / 2 * 8 + i % 2;
+    if (m >= left) continue;
+    const float sum = d[i / 2 * 4 + i % 2 + 2 * kHalf];
+    const float value = fmaf(sum, __ldg(task.scale + first_m + m), bias);
+    out[m * part.out_stride] = part.accumulate != 0 ? old[i] + value : value;
+  }
+}
 __device__ __forceinline__ void StoreTile(const HopperTask& task, const FourBitPart& part,
                                           int64_t first_m, int64_t n, const float (&d)[32]) {
-  float* const out = part.out + first_m * part.out_stride + n;
-  const int left =
-      static_cast<int>(task.rows - first_m < kTileRows ? task.rows - first_m : kTileRows);
-  const bool inside[2] = {n < part.weight.n, n + 8 < part.weight.n};
-  const float bias[2] = {inside[0] ? BiasAt(part, n) : 0.0f,
-                         inside[1] ? BiasAt(part, n + 8) : 0.0f};
-  float old[32];
-#pragma unroll
-  for (int i = 0; i < 32; ++i) {
-    const int m = i / 4 * 8 + i % 2, half = i / 2 % 2;
-    if (part.accumulate != 0 && m < left && inside[half]) {
-      old[i] = out[m * part.out_stride + 8 * half];
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < 32; ++i) {
-    const int m = i / 4 * 8 + i % 2, half = i / 2 % 2;
-    if (m < left && inside[half]) {
-      const float value = fmaf(d[i], __ldg(task.scale + first_m + m), bias[half]);
-      out[m * part.out_stride + 8 * half] = part.accumulate != 0 ? old[i] + value : value;
-    }
-  }
+  StoreFeature<0>(task, part, first_m, n, d);
+  StoreFeature<1>(task, part, first_m, n + 8, d);
 }
 
 // Where the lane's part of row tile r and token tile t of a tile begins.
@@ -50,49 +54,47 @@ struct LanePlace {
   int64_t m;
   int64_t n;
 };
-template <int kTokenTiles>
+template <typename S>
 __device__ __forceinline__ LanePlace PlaceOfLane(const Tile& tile, const Lane& lane, int r, int t) {
-  return {(int64_t{tile.token_tile} * kTokenTiles + t) * kTileRows + lane.lane % 4 * 2,
+  return {(int64_t{tile.token_tile} * S::kTokenTiles + t) * kTileRows + lane.lane % 4 * 2,
           int64_t{tile.first_panel + lane.Panel(r)} * kPanelRows + lane.lane / 4};
 }
 
 // Slot 2b is of block b's piece that begins inside a tile, 2b+1 of the one that begins a tile:
 // thread by thread beside each other, register after register.
-template <int kTokenTiles>
+template <typename S>
 __device__ __forceinline__ float* SlotOf(const HopperTask& task, int64_t block, bool begins_tile) {
-  constexpr int64_t kSlot = kTokenTiles * 64 * kComputeThreads;
-  return task.partials + (2 * block + (begins_tile ? 1 : 0)) * kSlot;
+  return task.partials + (2 * block + (begins_tile ? 1 : 0)) * S::kSlotSums;
 }
 
 // Adds the pieces of a shared tile in the order of k, 64 tokens at a time, and writes them.
-template <int kTokenTiles>
+template <typename S>
 __device__ __forceinline__ void StorePieces(const HopperTask& task, const Tile& tile,
                                             const Lane& lane, int32_t first_block,
                                             int32_t last_block) {
-  for (int part = 0; part < 2 * kTokenTiles; ++part) {
+  for (int part = 0; part < S::kRowTiles * S::kTokenTiles; ++part) {
     float total[32] = {};
     for (int32_t block = first_block; block <= last_block; ++block) {
-      const float* const slot = SlotOf<kTokenTiles>(task, block, block == first_block) +
+      const float* const slot = SlotOf<S>(task, block, block == first_block) +
                                 int64_t{part} * 32 * kComputeThreads + lane.Thread();
 #pragma unroll
       for (int i = 0; i < 32; ++i) total[i] += slot[i * kComputeThreads];
     }
-    const LanePlace at =
-        PlaceOfLane<kTokenTiles>(tile, lane, part / kTokenTiles, part % kTokenTiles);
+    const LanePlace at = PlaceOfLane<S>(tile, lane, part / S::kTokenTiles, part % S::kTokenTiles);
     StoreTile(task, task.parts[tile.part], at.m, at.n, total);
   }
 }
 
 // Leaves a piece's sums in its slot; the block that comes last writes the tile. The arrivals are
 // zero again then.
-template <int kTokenTiles>
+template <typename S>
 __device__ __forceinline__ void ShareTile(const HopperTask& task, uint32_t flag, const Piece& piece,
                                           const Lane& lane,
-                                          const float (&sum)[2][kTokenTiles][32]) {
-  float* const slot = SlotOf<kTokenTiles>(task, blockIdx.x, piece.first == 0) + lane.Thread();
+                                          const float (&sum)[S::kRowTiles][S::kTokenTiles][32]) {
+  float* const slot = SlotOf<S>(task, blockIdx.x, piece.first == 0) + lane.Thread();
 #pragma unroll
-  for (int i = 0; i < kTokenTiles * 64; ++i) {
-    slot[i * kComputeThreads] = sum[i / (kTokenTiles * 32)][i / 32 % kTokenTiles][i % 32];
+  for (int i = 0; i < S::kRowTiles * S::kTokenTiles * 32; ++i) {
+    slot[i * kComputeThreads] = sum[i / 32 / S::kTokenTiles][i / 32 % S::kTokenTiles][i % 32];
   }
   const int32_t shared_tile = piece.tile - FirstSharedTile(task.work);
   const int32_t begin = shared_tile * task.work.units;
@@ -109,17 +111,17 @@ __device__ __forceinline__ void ShareTile(const HopperTask& task, uint32_t flag,
   NamedBarrier(1, kComputeThreads);
   if (*last_flag == 0) return;
   __threadfence();
-  StorePieces<kTokenTiles>(task, TileOf(task, piece.tile), lane, first, last);
+  StorePieces<S>(task, TileOf<S>(task, piece.tile), lane, first, last);
 }
 
-template <int kTokenTiles>
+template <typename S>
 __device__ __forceinline__ void StoreWhole(const HopperTask& task, const Tile& tile,
                                            const Lane& lane,
-                                           const float (&sum)[2][kTokenTiles][32]) {
+                                           const float (&sum)[S::kRowTiles][S::kTokenTiles][32]) {
 #pragma unroll
-  for (int i = 0; i < 2 * kTokenTiles; ++i) {
-    const LanePlace at = PlaceOfLane<kTokenTiles>(tile, lane, i / kTokenTiles, i % kTokenTiles);
-    StoreTile(task, task.parts[tile.part], at.m, at.n, sum[i / kTokenTiles][i % kTokenTiles]);
+  for (int i = 0; i < S::kRowTiles * S::kTokenTiles; ++i) {
+    const LanePlace at = PlaceOfLane<S>(tile, lane, i / S::kTokenTiles, i % S::kTokenTiles);
+    StoreTile(task, task.parts[tile.part], at.m, at.n, sum[i / S::kTokenTiles][i % S::kTokenTiles]);
   }
 }
 

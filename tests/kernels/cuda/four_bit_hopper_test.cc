@@ -139,10 +139,11 @@ RandomShape DrawShape(Random& random) {
   constexpr int32_t kGroups[] = {32, 64, 64, 64, 128, 256};
   RandomShape shape;
   shape.group = kGroups[Uniform(random, 0, 5)];
-  const int64_t most = 320 / shape.group;
-  shape.k = shape.group * Uniform(random, 1, most > 0 ? most : 1);
-  shape.rows = Uniform(random, 0, 3) > 0 ? Uniform(random, 1, 64) : Uniform(random, 65, 200);
-  shape.processors = static_cast<int>(Uniform(random, 1, 6));
+  const bool deep = Uniform(random, 0, 7) == 0;  // enough units for several blocks to share a tile
+  shape.k = shape.group * Uniform(random, 1, (deep ? 1600 : 320) / shape.group);
+  shape.rows =
+      deep || Uniform(random, 0, 3) > 0 ? Uniform(random, 1, 80) : Uniform(random, 65, 300);
+  shape.processors = static_cast<int>(Uniform(random, 1, 5));
   shape.num_parts = static_cast<int>(Uniform(random, 0, 3) > 0 ? 1 : Uniform(random, 2, 4));
   return shape;
 }
