@@ -34,6 +34,10 @@ for root in "${CUDA_HOME:-}" /usr/local/cuda; do
   [ -n "$root" ] && [ -d "$root/lib64" ] && export LD_LIBRARY_PATH="$root/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" &&
     export PATH="$PATH:$root/bin" && break
 done
+if ldd "$here/nibble" | grep -q 'libcublas.*not found'; then # as PyTorch's wheels bring it
+  packages=$(python3 -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null || true)
+  export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$packages/cu13/lib:$packages/cublas/lib:$packages/cuda_runtime/lib"
+fi
 if [ "$mode" = table ]; then
   exec "$here/cuda_bench" --table
 fi
@@ -98,7 +102,7 @@ else
   step sanitizer_none 200 bash -c "$small" || failed=1
 fi
 
-library=$(ls "$here"/lib/libbitsandbytes_cuda*.so 2>/dev/null | tail -1)
+library=$here/lib/libbitsandbytes_cuda130.so
 limits=(products:160 exact:60 ops:45 steps:80)
 [ "$mode" = rehearse ] && limits=(products:120 exact:120 ops:120 steps:120)
 for part in "${limits[@]}"; do
@@ -106,6 +110,8 @@ for part in "${limits[@]}"; do
     "--bitsandbytes=$library" "${rehearse[@]}" || failed=1
 done
 step end_to_end 80 "$here/end_to_end.sh" "${rehearse[@]}" || failed=1
+
+[ "$mode" = all ] && { step table 110 "$here/cuda_bench" --table || failed=1; }
 
 [ -n "${clocks:-}" ] && kill "$clocks" 2>/dev/null
 python3 "$here/report.py" "${rehearse[@]}" "$out" || failed=1

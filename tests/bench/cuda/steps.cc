@@ -21,7 +21,7 @@ LlamaForm EightBillion(bool rehearsal) {
     form.kv_positions = 256;
     return form;
   }
-  form.kv_positions = 256 * 640;
+  form.kv_positions = 256 * 640;  // the most sequences, and the longest that they become
   return form;
 }
 
@@ -31,6 +31,7 @@ LlamaForm SeventyBillion(bool rehearsal) {
     form.layers = 3;
     return form;
   }
+  form.kv_positions = 32 * 640;
   form.hidden = 8192;
   form.layers = 80;
   form.heads = 64;
@@ -122,13 +123,22 @@ void WriteMemory(const Machine& machine, const char* model, const RandomLlama& l
                      .Add("kv_bytes", static_cast<double>(llama.kv_bytes()))
                      .Add("ledger_bytes", ours)
                      .Add("driver_bytes", driver)
+                     .Add("room_for_kv_bytes", static_cast<double>(machine.traits().total_bytes) -
+                                                   driver + static_cast<double>(llama.kv_bytes()))
                      .Add("device_bytes", static_cast<double>(machine.traits().total_bytes)));
   figures->Write(Line("figure", absl::StrCat("memory ", model))
                      .Add("value", std::abs(driver - ours) / driver));
 }
 
+bool LacksMemory(const Machine& machine, int64_t needed, const char* model, Figures* figures) {
+  if (machine.effort().rehearsal || machine.traits().total_bytes >= needed) return false;
+  figures->Missing(model, absl::StrCat("the device has less than ", needed >> 30, " GiB"));
+  return true;
+}
+
 void MeasureEightBillion(Machine* machine, double copy_bandwidth, Figures* figures) {
   const bool rehearsal = machine->effort().rehearsal;
+  if (LacksMemory(*machine, int64_t{76} << 30, "8B", figures)) return;
   const size_t mark = machine->Mark();
   LlamaForm form = EightBillion(rehearsal);
   RandomLlama nf4(machine, form);
@@ -171,10 +181,7 @@ void MeasureEightBillion(Machine* machine, double copy_bandwidth, Figures* figur
 void MeasureSeventyBillion(Machine* machine, double copy_bandwidth, Figures* figures) {
   const size_t mark = machine->Mark();
   const bool rehearsal = machine->effort().rehearsal;
-  const int64_t needed = int64_t{48} << 30;
-  if (!rehearsal && machine->traits().total_bytes < needed) {
-    return figures->Missing("70B", "the device has less than 48 GiB");
-  }
+  if (LacksMemory(*machine, int64_t{60} << 30, "70B", figures)) return;
   RandomLlama model(machine, SeventyBillion(rehearsal));
   const double roof = static_cast<double>(model.weight_bytes()) / copy_bandwidth * 1e6;
   for (const int64_t count : rehearsal ? std::vector<int64_t>{1} : std::vector<int64_t>{1, 32}) {
