@@ -180,9 +180,11 @@ void LaunchExactFor(Tape* tape, const ExactTask& task) {
 
 // --- tensor cores ---
 
-constexpr int kTileRows = 8;  // rows of x of an mma
-constexpr int kPanel = 16;    // rows of weights of an mma
-constexpr int kUnit = 64;     // k values that a warp takes at a time
+// Rows of x are A of the mma and rows of weights are B, whose registers are then what a lane loads:
+// 16 bytes of a row are two steps of 16 k. Which k goes where inside is free, as x is read alike.
+constexpr int kTileRows = 16;  // rows of x of an mma
+constexpr int kPanel = 8;      // rows of weights of an mma
+constexpr int kUnit = 64;      // k values that a warp takes at a time
 
 struct MmaTask {
   DenseParts parts;
@@ -194,9 +196,14 @@ struct MmaTask {
   int64_t x_vectors;
 };
 
+// A row's values k … k + 7: two bf16 values that add up to each, or the prepared value alone.
+struct XWords {
+  Words high, low;
+};
+
 __device__ __forceinline__ void LoadX(const float* row, int64_t k, int64_t end, bool vectors,
                                       float (&x)[kLaneK]) {
-  if (vectors && k + kLaneK <= end) {
+  if (vectors) {
     const float4 a = *reinterpret_cast<const float4*>(row + k);
     const float4 b = *reinterpret_cast<const float4*>(row + k + 4);
     x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w;
@@ -207,11 +214,8 @@ __device__ __forceinline__ void LoadX(const float* row, int64_t k, int64_t end, 
   for (int i = 0; i < kLaneK; ++i) x[i] = k + i < end ? row[k + i] : 0.0f;
 }
 
-// A row's values k … k + 7 as B fragments: two bf16 values that add up to each, or the prepared
-// value alone.
-struct XWords {
-  Words high, low;
-};
+// What is Inf or NaN, or rounds to Inf, has no rest.
+__device__ __forceinline__ float FiniteOrZero(float x) { return fabsf(x) < INFINITY ? x : 0.0f; }
 
 __device__ __forceinline__ XWords SplitRow(const float* row, int64_t k, int64_t end, bool vectors) {
   float x[kLaneK];
@@ -220,13 +224,9 @@ __device__ __forceinline__ XWords SplitRow(const float* row, int64_t k, int64_t 
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const uint32_t high = PackBf16(x[2 * i], x[2 * i + 1]);
-    // What rounds to Inf or is none has no rest.
-    const uint32_t first = high << 16, second = high & 0xffff0000;
-    const bool is_finite[2] = {(first & 0x7f800000) != 0x7f800000,
-                               (second & 0x7f800000) != 0x7f800000};
     words.high.w[i] = high;
-    words.low.w[i] = PackBf16(is_finite[0] ? x[2 * i] - FloatOf(first) : 0.0f,
-                              is_finite[1] ? x[2 * i + 1] - FloatOf(second) : 0.0f);
+    words.low.w[i] = PackBf16(FiniteOrZero(x[2 * i] - FloatOf(high << 16)),
+                              FiniteOrZero(x[2 * i + 1] - FloatOf(high & 0xffff0000)));
   }
   return words;
 }
@@ -245,45 +245,58 @@ __device__ __forceinline__ XWords LoadXWords(const MmaTask& task, int64_t m, int
   return words;
 }
 
-// 64 k of kPanels panels: halves of 32 k, rows g and g + 8.
+// Row g of each of a block's panels, at a lane's k of the first unit. A row past the last one is
+// the last again; what comes of it is not stored.
 template <int kPanels>
-struct UnitOfWeights {
-  Words half[2][kPanels][2];
+struct LaneRows {
+  const uint16_t* rows[kPanels];
 };
-
 template <int kPanels>
-__device__ __forceinline__ void LoadUnit(const DensePart& part, int64_t n, int64_t k, int64_t end,
-                                         UnitOfWeights<kPanels>* unit) {
-  const auto* weights = static_cast<const uint16_t*>(part.codes);
+__device__ __forceinline__ LaneRows<kPanels> RowsOfLane(const DensePart& part, int64_t n, int64_t k,
+                                                        int64_t row_k) {
+  LaneRows<kPanels> lane;
 #pragma unroll
   for (int panel = 0; panel < kPanels; ++panel) {
+    const int64_t row = n + kPanel * panel;
+    const int64_t last = row < part.n ? row : part.n - 1;
+    lane.rows[panel] = static_cast<const uint16_t*>(part.codes) + last * row_k + k;
+  }
+  return lane;
+}
+
+// 32 k of each panel, `offset` k further on; zeros where the row ends before.
+template <int kPanels>
+__device__ __forceinline__ void LoadHalf(const LaneRows<kPanels>& lane, int64_t offset, bool valid,
+                                         Words (&half)[kPanels]) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int64_t row = n + panel * kPanel + r * 8;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const bool valid = row < part.n && k + 32 * half < end;
-        unit->half[half][panel][r] =
-            valid ? StreamWords(weights + row * end + k + 32 * half) : Words{};
-      }
-    }
+  for (int panel = 0; panel < kPanels; ++panel) {
+    half[panel] = valid ? StreamWords(lane.rows[panel] + offset) : Words{};
   }
 }
 
 template <bool kBf16>
-__device__ __forceinline__ void MultiplyHalf(float (&d)[4], const Words (&rows)[2],
-                                             const XWords& x) {
+__device__ __forceinline__ void MultiplyStep(float (&d)[4], int s, const Words& first,
+                                             const Words& second, const Words& weights) {
+  const uint32_t a[4] = {first.w[2 * s], second.w[2 * s], first.w[2 * s + 1], second.w[2 * s + 1]};
+  const uint32_t b[2] = {weights.w[2 * s], weights.w[2 * s + 1]};
+  kBf16 ? MmaBf16(d, a, b) : MmaHalf(d, a, b);
+}
+
+// d[panel] += rows g (first) and g + 8 (second) of x times half a unit.
+template <bool kBf16, int kPanels>
+__device__ __forceinline__ void MultiplyHalf(float (&d)[kPanels][4], const XWords& first,
+                                             const XWords& second, const Words (&half)[kPanels]) {
 #pragma unroll
   for (int s = 0; s < 2; ++s) {
-    const uint32_t a[4] = {rows[0].w[2 * s], rows[1].w[2 * s], rows[0].w[2 * s + 1],
-                           rows[1].w[2 * s + 1]};
-    const uint32_t high[2] = {x.high.w[2 * s], x.high.w[2 * s + 1]};
-    if (kBf16) {
-      const uint32_t low[2] = {x.low.w[2 * s], x.low.w[2 * s + 1]};
-      MmaBf16(d, a, high);
-      MmaBf16(d, a, low);
-    } else {
-      MmaHalf(d, a, high);
+#pragma unroll
+    for (int panel = 0; panel < kPanels; ++panel) {
+      MultiplyStep<kBf16>(d[panel], s, first.high, second.high, half[panel]);
+    }
+    if constexpr (kBf16) {
+#pragma unroll
+      for (int panel = 0; panel < kPanels; ++panel) {
+        MultiplyStep<kBf16>(d[panel], s, first.low, second.low, half[panel]);
+      }
     }
   }
 }
@@ -292,21 +305,16 @@ __device__ __forceinline__ void MultiplyHalf(float (&d)[4], const Words (&rows)[
 template <int kPanels, int kTiles>
 __device__ __forceinline__ void FinishBlock(const MmaTask& task, const DensePart& part,
                                             int64_t first_n, int64_t first_m,
-                                            const float (&d)[kPanels][kTiles][4]) {
+                                            const float (&d)[kTiles][kPanels][4]) {
   constexpr int kN = kPanels * kPanel, kM = kTiles * kTileRows;
   auto* sums = reinterpret_cast<float*>(DynamicShared());  // [kWarps][kM][kN]
   const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
   float* const own = sums + static_cast<int>(threadIdx.x) / 32 * kM * kN;
 #pragma unroll
-  for (int panel = 0; panel < kPanels; ++panel) {
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        own[(tile * kTileRows + 2 * t + i % 2) * kN + panel * kPanel + g + i / 2 * 8] =
-            d[panel][tile][i];
-      }
-    }
+  for (int i = 0; i < 4 * kPanels * kTiles; ++i) {
+    const int tile = i / (4 * kPanels), panel = i / 4 % kPanels, at = i % 4;
+    own[(tile * kTileRows + g + at / 2 * 8) * kN + panel * kPanel + 2 * t + at % 2] =
+        d[tile][panel][at];
   }
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < kM * kN; i += 32 * kWarps) {
@@ -319,30 +327,38 @@ __device__ __forceinline__ void FinishBlock(const MmaTask& task, const DensePart
   }
 }
 
-// A block takes kPanels panels and kTiles tiles of rows; its warps take every eighth unit of k.
-template <bool kBf16, int kPanels, int kTiles>
-__global__ void __launch_bounds__(32 * kWarps) MmaKernel(MmaTask task) {
+// A block takes kPanels panels and 8·kEights rows of x; its warps take every eighth unit of k.
+template <bool kBf16, int kPanels, int kEights>
+__global__ void __launch_bounds__(32 * kWarps, kEights == 1 ? 2 : 1) MmaKernel(MmaTask task) {
+  constexpr int kTiles = (kEights + 1) / 2;
+  // Of a unit, under way at a time: as much as registers permit.
+  constexpr int kHalves = kPanels > 2 ? 1 : 2;
   LetNextKernelStart();
   const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const PartPlace place = FindPart(task.parts, blockIdx.y, kPanels * kPanel);
   const DensePart& part = task.parts.parts[place.part];
-  const int64_t first_m = static_cast<int64_t>(blockIdx.x) * kTiles * kTileRows;
-  float d[kPanels][kTiles][4] = {};
+  const int64_t first_m = static_cast<int64_t>(blockIdx.x) * kEights * 8;
+  const LaneRows<kPanels> rows = RowsOfLane<kPanels>(part, place.first_n + g, t * kLaneK, task.k);
+  float d[kTiles][kPanels][4] = {};
   for (int64_t base = warp * kUnit; base < task.k; base += kWarps * kUnit) {
-    const int64_t k = base + t * kLaneK;
-    UnitOfWeights<kPanels> unit;
-    LoadUnit<kPanels>(part, place.first_n + g, k, task.k, &unit);
-    if (base < kWarps * kUnit) WaitForPreviousKernel();  // weights do not depend on it, x does
+#pragma unroll 1
+    for (int round = 0; round < 2 / kHalves; ++round) {
+      const int64_t offset = base + 32 * kHalves * round, k = offset + t * kLaneK;
+      Words weights[kHalves][kPanels];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+      for (int half = 0; half < kHalves; ++half) {
+        LoadHalf<kPanels>(rows, offset + 32 * half, k + 32 * half < task.k, weights[half]);
+      }
+      if (offset < kWarps * kUnit) WaitForPreviousKernel();  // x depends on it, weights do not
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        const XWords x = LoadXWords<kBf16>(task, first_m + tile * kTileRows + g, k + 32 * half);
-#pragma unroll
-        for (int panel = 0; panel < kPanels; ++panel) {
-          MultiplyHalf<kBf16>(d[panel][tile], unit.half[half][panel], x);
-        }
+      for (int i = 0; i < kHalves * kTiles; ++i) {
+        const int half = i / kTiles, tile = i % kTiles;
+        const int64_t m = first_m + tile * kTileRows + g;
+        const XWords first = LoadXWords<kBf16>(task, m, k + 32 * half);
+        const XWords second =
+            kEights > 1 ? LoadXWords<kBf16>(task, m + 8, k + 32 * half) : XWords{};
+        MultiplyHalf<kBf16, kPanels>(d[tile], first, second, weights[half]);
       }
     }
   }
@@ -350,23 +366,23 @@ __global__ void __launch_bounds__(32 * kWarps) MmaKernel(MmaTask task) {
   FinishBlock<kPanels, kTiles>(task, part, place.first_n, first_m, d);
 }
 
-template <bool kBf16, int kPanels, int kTiles>
+template <bool kBf16, int kPanels, int kEights>
 void LaunchMma(Tape* tape, const MmaTask& task) {
-  const Dim3 grid = {CeilDiv(task.rows, kTiles * kTileRows),
-                     NumBlocks(task.parts, kPanels * kPanel), 1};
-  constexpr uint32_t kShared = kWarps * kPanels * kPanel * kTiles * kTileRows * 4;
-  Launch(tape, MmaKernel<kBf16, kPanels, kTiles>, grid, {32 * kWarps, 1, 1}, {kShared, true}, task);
+  const Dim3 grid = {CeilDiv(task.rows, kEights * 8), NumBlocks(task.parts, kPanels * kPanel), 1};
+  constexpr uint32_t kShared = kWarps * kPanels * kPanel * (kEights + 1) / 2 * kTileRows * 4;
+  Launch(tape, MmaKernel<kBf16, kPanels, kEights>, grid, {32 * kWarps, 1, 1}, {kShared, true},
+         task);
 }
 
 // Wide blocks read x less often; narrow ones keep every multiprocessor busy.
 template <bool kBf16>
 void LaunchMmaFor(Tape* tape, int num_processors, const MmaTask& task) {
-  constexpr int kWide = 4;
-  if (task.rows > kTileRows) return LaunchMma<kBf16, kWide, 4>(tape, task);
+  constexpr int kWide = 8, kNarrow = 2;
+  if (task.rows > 8) return LaunchMma<kBf16, kWide, 4>(tape, task);
   if (NumBlocks(task.parts, kWide * kPanel) >= static_cast<uint32_t>(num_processors)) {
     return LaunchMma<kBf16, kWide, 1>(tape, task);
   }
-  LaunchMma<kBf16, 1, 1>(tape, task);
+  LaunchMma<kBf16, kNarrow, 1>(tape, task);
 }
 
 }  // namespace

@@ -81,7 +81,7 @@ class Product {
     return out;
   }
 
-  // Exact values and bounds of part i. x's error, by element: two bf16 values leave 2^-18·|x| of
+  // Exact values and bounds of part i. x's error, by element: two bf16 values leave 2^-16·|x| of
   // it; prepared rows 2^-11·|x| and 2^-21 of the row's largest (prepare.h). Sums: a product meets
   // the 16 others of its mma and of every later one of its warp, eight or four in 512 k, each of
   // them cut at 2^-23 at worst; then the 8 warps, scale, bias, old value.
@@ -125,7 +125,7 @@ class Product {
       want += x * w;
       products += std::abs(x * w);
       errors += std::abs(w) *
-                (is_bf16 ? 0x1p-18 * std::abs(x) : 0x1p-11 * std::abs(x) + 0x1p-21 * largest);
+                (is_bf16 ? 0x1p-16 * std::abs(x) : 0x1p-11 * std::abs(x) + 0x1p-21 * largest);
     }
     const double steps = 17.0 * (is_bf16 ? 8 : 4) * static_cast<double>((c_.k + 511) / 512) + 11;
     const double others = std::abs(biases_[i].At(n)) + std::abs(double{old_[i].At(m, n)});
