@@ -138,61 +138,74 @@ __device__ __forceinline__ void WriteRows(const EncoderTask& task, const Encoder
   }
 }
 
+template <int kBucket>
+__device__ __forceinline__ void ClearTiles(char* shared) {
+  for (uint32_t i = threadIdx.x; i < EncoderShared<kBucket>::kLargest / 16; i += blockDim.x) {
+    reinterpret_cast<uint4*>(shared)[i] = {0, 0, 0, 0};
+  }
+}
+
+// Keys and values from `slot` on into shared memory, for all threads; returns the keys' exponent.
+// The values' exponent only grows.
+template <int kBucket>
+__device__ __forceinline__ uint32_t LoadTile(const EncoderTask& task,
+                                             const DeviceSequence& sequence, int slot, char* shared,
+                                             uint32_t* exponent, EncoderSums<kBucket>* sums) {
+  const int64_t row = sequence.first_row + slot;
+  const int column = static_cast<int>(blockIdx.y) * task.head_dim;
+  const int count = sequence.num_rows - slot;
+  const RowTile k = {task.k + row * task.k_stride + column, task.k_stride, count, task.head_dim};
+  const RowTile v = {task.v + row * task.v_stride + column, task.v_stride, count, task.head_dim};
+  const TileExponents exponents = ShareExponents<kBucket>(
+      k, v, reinterpret_cast<float*>(shared + EncoderShared<kBucket>::kLargest));
+  StoreTile<kBucket>(k, OneOver(exponents.k) * kTarget, shared);
+  if (exponents.v > *exponent) {
+    if (slot > 0) ChangeUnit<kBucket>(PowerOf(*exponent) * OneOver(exponents.v), sums);
+    *exponent = exponents.v;
+  }
+  StoreTile<kBucket>(v, OneOver(*exponent) * kTarget, shared + TileLayout<kBucket>::kBytes);
+  __syncthreads();
+  return exponents.k;
+}
+
 // Grid: [tiles of rows, heads, sequences].
 template <int kBucket>
 __global__ void EncoderKernel(EncoderTask task) {
   WaitForPreviousKernel();
   LetNextKernelStart();
-  using Shared = EncoderShared<kBucket>;
   const DeviceSequence sequence = task.sequences[blockIdx.z];
   const int first = static_cast<int>(blockIdx.x) * kWarps<kBucket> * kTileRows;
   if (first >= sequence.num_rows) return;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
-  const int column = static_cast<int>(blockIdx.y) * task.head_dim;
   // As in PrefillKernel: the compiler knows how many values the largest heads have.
   const int head_dim = kBucket == 256 ? kBucket : task.head_dim;
   char* shared = DynamicShared();
-  if (head_dim != task.head_dim) {
-    for (uint32_t i = threadIdx.x; i < Shared::kLargest / 16; i += blockDim.x) {
-      reinterpret_cast<uint4*>(shared)[i] = {0, 0, 0, 0};
-    }
-  }
+  if (head_dim != task.head_dim) ClearTiles<kBucket>(shared);
+  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   const float* q[2] = {nullptr, nullptr};
   float* out[2] = {nullptr, nullptr};
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int r = first + warp * kTileRows + lane / 4 + 8 * h;
     if (r >= sequence.num_rows) continue;
+    const int column = static_cast<int>(blockIdx.y) * task.head_dim;
     q[h] = task.q + (sequence.first_row + r) * task.q_stride + column;
     out[h] = task.out + (sequence.first_row + r) * task.out_stride + column;
   }
   EncoderQueries<kBucket> queries;
   queries.Load(q, task.head_dim,
-               shared + Shared::kQueries +
+               shared + EncoderShared<kBucket>::kQueries +
                    static_cast<uint32_t>(warp) * EncoderQueries<kBucket>::kStagedBytes);
   EncoderSums<kBucket> sums;
   sums.Clear();
-  uint32_t exponent = 0;  // of the values' unit; only grows
+  uint32_t exponent = 0;
   for (int slot = 0; slot < sequence.num_rows; slot += kTileSlots) {
-    const int64_t row = sequence.first_row + slot;
-    const int count = sequence.num_rows - slot;
-    const RowTile k = {task.k + row * task.k_stride + column, task.k_stride, count, task.head_dim};
-    const RowTile v = {task.v + row * task.v_stride + column, task.v_stride, count, task.head_dim};
-    const TileExponents exponents =
-        ShareExponents<kBucket>(k, v, reinterpret_cast<float*>(shared + Shared::kLargest));
-    StoreTile<kBucket>(k, OneOver(exponents.k) * kTarget, shared);
-    if (exponents.v > exponent) {
-      if (slot > 0) ChangeUnit<kBucket>(PowerOf(exponent) * OneOver(exponents.v), &sums);
-      exponent = exponents.v;
-    }
-    StoreTile<kBucket>(v, OneOver(exponent) * kTarget, shared + TileLayout<kBucket>::kBytes);
-    __syncthreads();
-    const float unit = task.scale * Unit(exponents.k);
+    const float unit =
+        task.scale * Unit(LoadTile<kBucket>(task, sequence, slot, shared, &exponent, &sums));
+    const int last = sequence.num_rows - slot - 1;
     uint32_t weights[kTilePages][4];
     WeighTile(queries, RowKeys<kBucket>(SharedAddress(shared)), head_dim,
-              {queries.scale[0] * unit, queries.scale[1] * unit}, {count - 1, count - 1}, weights,
-              &sums);
+              {queries.scale[0] * unit, queries.scale[1] * unit}, {last, last}, weights, &sums);
 #pragma unroll
     for (int page = 0; page < kTilePages; ++page) {
       sums.template Add<HalfPairs, kBucket>(

@@ -2,6 +2,7 @@
 // context, the others to PrefillKernel, which walks the context; both compute what
 // attention_tiles.h says a row's numbers are, so they agree to the last bit.
 #include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/attention_stream.h"
 #include "kernels/cuda/attention_tiles.h"
 
 namespace nibble::cuda {
@@ -21,76 +22,6 @@ struct PagedTask {
   int32_t first_sequence;
   int32_t max_splits;    // of a row of this step
   int32_t takes_single;  // 1: PrefillKernel takes sequences of one row, too
-};
-
-// A sequence's keys and values of one head on their way to shared memory: a ring of kParts parts,
-// part 2i being the keys of tile i and part 2i + 1 its values. All threads of the block copy.
-template <int kBucket, int kParts, int kWarps>
-class PageStream {
- public:
-  using Layout = TileLayout<kBucket>;
-  static constexpr uint32_t kBytes = kParts * Layout::kBytes;
-
-  // Slots begin … end - 1, begin a multiple of 64.
-  __device__ PageStream(const CacheView& cache, char* ring, int sequence, int head, int begin,
-                        int end)
-      : cache_(cache),
-        ring_(SharedAddress(ring)),
-        sequence_(sequence),
-        keys_(static_cast<int64_t>(head) * 4 * kSlots * cache.head_dim),
-        begin_(begin + Page() * kSlots),
-        end_(end),
-        upcoming_(Lookup(0)) {}
-
-  // Shared address of a part.
-  __device__ uint32_t Part(int part) const {
-    return ring_ + static_cast<uint32_t>(part % kParts) * Layout::kBytes;
-  }
-  // Begins to copy a part; each part once, ascending. Parts past the end are empty.
-  __device__ void Issue(int part) {
-    static_assert(kWarps % kTilePages == 0);
-    constexpr int kStep = kWarps / kTilePages * kWarpLanes;
-    const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
-    const int first = static_cast<int>(threadIdx.x) % kWarpLanes + warp / kTilePages * kWarpLanes;
-    const int slot = begin_ + part / 2 * kTileSlots;
-    const uint32_t to = Part(part);
-    if (part % 2 == 0) {
-      page_ = upcoming_;
-      upcoming_ = Lookup(slot - begin_ + kTileSlots);
-      if (slot < end_) {
-        CopyKeys<kBucket>(to + static_cast<uint32_t>(Page()) * Layout::kPageBytes, page_ + keys_,
-                          cache_.head_dim, end_ - slot, first, kStep);
-      }
-    } else if (slot - Page() * kSlots < end_) {
-      CopyValues<kBucket>(to + static_cast<uint32_t>(Page()) * Layout::kPageBytes,
-                          page_ + keys_ + 2 * kSlots * cache_.head_dim, cache_.head_dim,
-                          end_ - slot, first, kStep);
-    }
-    CopyAsyncCommit();
-  }
-  // Part `part` has arrived, for all threads; and all threads are done with the part before it.
-  __device__ void Await() {
-    CopyAsyncWait<kParts - 2>();
-    __syncthreads();
-  }
-
- private:
-  // The page of a tile that this thread copies.
-  static __device__ int Page() { return static_cast<int>(threadIdx.x) / kWarpLanes % kTilePages; }
-  // Looked up a tile ahead: the table's latency hides behind the tile before.
-  __device__ const char* Lookup(int offset) const {
-    const int slot = begin_ + offset;
-    return slot < end_ ? PageOf(cache_, sequence_, slot / kSlots) : cache_.layer;
-  }
-
-  const CacheView& cache_;
-  uint32_t ring_;
-  int sequence_;
-  int64_t keys_;  // offset of the head in a page
-  int begin_;     // of this thread's pages
-  int end_;
-  const char* upcoming_;
-  const char* page_ = nullptr;
 };
 
 // --- decode: one row of a sequence, the heads of one KV head, one split ---
@@ -170,6 +101,22 @@ __device__ __forceinline__ void WriteSplit(const PagedTask& task, const DecodeSu
   }
 }
 
+// The queries of the heads of KV head `head`, which are this block's rows.
+template <typename Pairs, int kBucket>
+__device__ __forceinline__ Queries<Pairs, kBucket> LoadHeads(const PagedTask& task, int row,
+                                                             int head) {
+  const int g = static_cast<int>(threadIdx.x) % kWarpLanes / 4;
+  const int head_dim = task.cache.head_dim;
+  const float* q = task.q + row * task.q_stride + (head * task.heads_per_kv + g) * head_dim;
+  Queries<Pairs, kBucket> queries;
+  queries.Load(
+      {g < task.heads_per_kv ? q : nullptr, g + 8 < task.heads_per_kv ? q + 8 * head_dim : nullptr},
+      head_dim, nullptr);
+  queries.scale[0] *= task.scale;
+  queries.scale[1] *= task.scale;
+  return queries;
+}
+
 // Grid: [splits, KV, sequences].
 template <typename Pairs, int kBucket>
 __global__ void DecodeKernel(PagedTask task) {
@@ -182,9 +129,8 @@ __global__ void DecodeKernel(PagedTask task) {
   const int split_slots = SplitSlots(context);
   const int begin = static_cast<int>(blockIdx.x) * split_slots;
   if (begin >= context) return;
-  const int end = begin + split_slots < context ? begin + split_slots : context;
+  const int end = Least(begin + split_slots, context);
 
-  const int head_dim = task.cache.head_dim;
   constexpr int kParts = kDecodeParts<kBucket>;
   char* shared = DynamicShared();
   auto* exchange = reinterpret_cast<Exchange*>(shared + DecodeStream<kBucket>::kBytes);
@@ -192,31 +138,23 @@ __global__ void DecodeKernel(PagedTask task) {
   DecodeStream<kBucket> stream(task.cache, shared, index, head, begin, end);
 #pragma unroll
   for (int part = 0; part < kParts - 1; ++part) stream.Issue(part);
-
-  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  const float* q = task.q + sequence.first_row * task.q_stride +
-                   (head * task.heads_per_kv + lane / 4) * head_dim;
-  Queries<Pairs, kBucket> queries;
-  queries.Load({lane / 4 < task.heads_per_kv ? q : nullptr,
-                lane / 4 + 8 < task.heads_per_kv ? q + 8 * head_dim : nullptr},
-               head_dim, nullptr);
-  queries.scale[0] *= task.scale;
-  queries.scale[1] *= task.scale;
+  const auto queries = LoadHeads<Pairs, kBucket>(task, sequence.first_row, head);
   DecodeSums<kBucket> sums;
   sums.Clear();
+  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   for (int tile = 0; begin + tile * kTileSlots < end; ++tile) {
     stream.Await();
     stream.Issue(2 * tile + kParts - 1);
-    WeighShared(queries, stream.Part(2 * tile), head_dim, end - 1 - begin - tile * kTileSlots,
-                exchange, &sums);
+    WeighShared(queries, stream.Part(2 * tile), task.cache.head_dim,
+                end - 1 - begin - tile * kTileSlots, exchange, &sums);
     stream.Await();
     stream.Issue(2 * tile + kParts);
-    const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
 #pragma unroll
     for (int page = 0; page < kTilePages; ++page) {
       const uint4 a = exchange->weights[page][lane];
       sums.template Add<Pairs, kBucket>({a.x, a.y, a.z, a.w}, stream.Part(2 * tile + 1), page,
-                                        head_dim, warp, kDecodeWarps);
+                                        task.cache.head_dim, warp, kDecodeWarps);
     }
   }
   WriteSplit<kBucket>(task, sums, sequence.first_row, static_cast<int>(blockIdx.x),
@@ -358,6 +296,13 @@ __device__ void ClearRing(char* ring) {
   __syncthreads();
 }
 
+// How many keys the rows below end_row see.
+__device__ __forceinline__ int EndOfKeys(const DeviceSequence& sequence, int heads_per_kv,
+                                         int end_row) {
+  const int last = Least(end_row, sequence.num_rows * heads_per_kv) - 1;
+  return sequence.start + last / heads_per_kv + 1;
+}
+
 // Grid: [tiles of rows, KV, sequences]; the longest rows first.
 template <typename Pairs, int kBucket>
 __global__ void PrefillKernel(PagedTask task) {
@@ -371,13 +316,9 @@ __global__ void PrefillKernel(PagedTask task) {
   const int first = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kBlockRows;
   if (first >= num_rows) return;
   const int warp_first = first + static_cast<int>(threadIdx.x) / kWarpLanes * kTileRows;
-  const auto end_of = [&](int end_row) {  // of the keys that rows below it see
-    const int last = end_row < num_rows ? end_row - 1 : num_rows - 1;
-    return sequence.start + last / task.heads_per_kv + 1;
-  };
-  const int end = end_of(first + kBlockRows);
-  const int warp_end = warp_first < num_rows ? end_of(warp_first + kTileRows) : 0;
-
+  const int end = EndOfKeys(sequence, task.heads_per_kv, first + kBlockRows);
+  const int warp_end =
+      warp_first < num_rows ? EndOfKeys(sequence, task.heads_per_kv, warp_first + kTileRows) : 0;
   // Registers suffice for 256 values only where the compiler knows how many there are: smaller
   // heads are filled up with zeros.
   const int head_dim = kBucket == 256 ? kBucket : task.cache.head_dim;

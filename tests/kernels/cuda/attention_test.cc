@@ -142,18 +142,22 @@ TEST_F(CudaAttention, LengthensSplitsWithARowsContext) {
   }
 }
 
-// More sequences than scratch memory has room for at a time.
-TEST_F(CudaAttention, DecodesAHundredSequences) {
-  const AttentionShape shape = {DType::kF16, 16, 2, 1};
-  std::vector<int64_t> lengths;
-  std::vector<StepPart> step;
-  for (int i = 0; i < 100; ++i) {
-    lengths.push_back(250 + i % 13);
-    step.push_back({i, lengths.back() - 1, 1});
+// Steps of more sequences than scratch memory has room for at a time.
+TEST_F(CudaAttention, AddsTheSplitsOfFiveHundredContexts) {
+  std::mt19937_64 random(8);
+  for (int i = 0; i < 5; ++i) {
+    const AttentionShape shape = {kTypes[i % 2], 16, 1 + i % 2, 1 + i};
+    std::vector<int64_t> lengths;
+    std::vector<StepPart> step;
+    for (int sequence = 0; sequence < 100; ++sequence) {
+      lengths.push_back(Pick(&random, 240, sequence % 8 == 0 ? 1100 : 400));
+      step.push_back({sequence, lengths.back() - 1, 1});
+    }
+    SetMachineSeed(static_cast<uint64_t>(i));
+    AttentionCase attention(shape, lengths, 80 + static_cast<uint64_t>(i));
+    ExpectWithin(attention.Attend(step, false, 1100), attention.Reference(step),
+                 attention.Bounds(step, false));
   }
-  AttentionCase attention(shape, lengths, 8);
-  ExpectWithin(attention.Attend(step, false, 300), attention.Reference(step),
-               attention.Bounds(step, false));
 }
 
 TEST_F(CudaAttention, TakesQueriesBeyondHalfPrecision) {
