@@ -75,18 +75,26 @@ __device__ void MakeEditedSlice(const SamplingCall& call, const DevicePlan& plan
 // is null.
 __device__ void StoreMaxima(const SamplingCall& call, const SamplingRow& row, View view,
                             const float* slice, float* shared) {
+  constexpr int64_t kWarps = kThreads / kWarp;
+  constexpr int kPartsOfWarp = kPartsOfSlice / kWarps;
   const SamplingScratch& scratch = call.scratch;
   const int64_t first = kSliceTokens * blockIdx.x;
-  for (int64_t p = threadIdx.x / kWarp; p < kPartsOfSlice; p += kThreads / kWarp) {
-    const int64_t c = kPartTokens * p + kFour * (threadIdx.x % kWarp);
-    const Four x = slice == nullptr ? LoadFour(row.logits, first + c, row.count, row.aligned != 0)
-                                    : LoadFour(slice, c, kSliceTokens, true);
+  const int64_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  Four x[kPartsOfWarp];  // all on their way before the first is looked at
+  for (int i = 0; i < kPartsOfWarp; ++i) {
+    const int64_t c = kPartTokens * (warp + i * kWarps) + kFour * lane;
+    x[i] = slice == nullptr ? LoadFour(row.logits, first + c, row.count, row.aligned != 0)
+                            : LoadFour(slice, c, kSliceTokens, true);
+  }
+  for (int i = 0; i < kPartsOfWarp; ++i) {
+    const int64_t p = warp + i * kWarps;
+    const int64_t token = first + kPartTokens * p + kFour * lane;
     float largest = -INFINITY;
-    for (int i = 0; i < 4; ++i) {
-      if (first + c + i < row.count) largest = fmaxf(largest, x.v[i]);
+    for (int j = 0; j < 4; ++j) {
+      if (token + j < row.count) largest = fmaxf(largest, x[i].v[j]);
     }
     largest = WarpMax(largest);
-    if (threadIdx.x % kWarp != 0) continue;
+    if (lane != 0) continue;
     shared[p] = largest;
     const int64_t part = kPartsOfSlice * blockIdx.x + p;
     if (part < scratch.num_parts) {
@@ -95,10 +103,8 @@ __device__ void StoreMaxima(const SamplingCall& call, const SamplingRow& row, Vi
   }
   __syncthreads();
   if (threadIdx.x >= kWarp) return;
-  const float largest = WarpMax(threadIdx.x < kPartsOfSlice ? shared[threadIdx.x] : -INFINITY);
-  if (threadIdx.x == 0) {
-    scratch.slices[view][blockIdx.y * scratch.num_slices + blockIdx.x] = largest;
-  }
+  const float largest = WarpMax(lane < kPartsOfSlice ? shared[lane] : -INFINITY);
+  if (lane == 0) scratch.slices[view][blockIdx.y * scratch.num_slices + blockIdx.x] = largest;
 }
 
 // One block for a slice of one plan's row: [slices, plans].
@@ -129,15 +135,18 @@ constexpr int64_t kValuesStride = kSumTokens + 16;
 // each adding every 16th value, then folded. values: [kSumsOfSlice][kValuesStride].
 __device__ void SumSlice(const SamplingRow& row, float largest, float factor, float* values,
                          float* sums) {
-  const int64_t first = kSliceTokens * blockIdx.x;
-  for (int64_t s = 0; s < kSumsOfSlice; ++s) {
-    const int64_t c = first + s * kSumTokens + kFour * threadIdx.x;
-    Four x = LoadFour(row.logits, c, row.count, row.aligned != 0);
+  const int64_t first = kSliceTokens * blockIdx.x + kFour * threadIdx.x;
+  Four x[kSumsOfSlice];
+  for (int s = 0; s < kSumsOfSlice; ++s) {
+    x[s] = LoadFour(row.logits, first + s * kSumTokens, row.count, row.aligned != 0);
+  }
+  for (int s = 0; s < kSumsOfSlice; ++s) {
     for (int i = 0; i < 4; ++i) {
-      const bool possible = c + i < row.count && x.v[i] == x.v[i];
-      x.v[i] = possible ? Exp((x.v[i] - largest) * factor) : 0.0f;
+      float& value = x[s].v[i];
+      const bool possible = first + s * kSumTokens + i < row.count && value == value;
+      value = possible ? Exp((value - largest) * factor) : 0.0f;
     }
-    StoreFour(values + s * kValuesStride, kFour * threadIdx.x, kSumTokens, true, x);
+    StoreFour(values + s * kValuesStride, kFour * threadIdx.x, kSumTokens, true, x[s]);
   }
   __syncthreads();
   if (threadIdx.x >= kWarp) return;

@@ -173,15 +173,21 @@ __device__ __forceinline__ uint64_t WeightOfBin(const SelectShared& shared, int3
   return static_cast<uint64_t>(shared.high[bin]) << 32 | shared.low[bin];
 }
 
+// The sum of the values of this lane and those before it.
+template <typename T>
+__device__ __forceinline__ T SumOfLanes(T value) {
+  for (unsigned lanes = 1; lanes < kWarp; lanes *= 2) {
+    const T other = __shfl_up_sync(~0u, value, lanes);
+    if (threadIdx.x % kWarp >= lanes) value += other;
+  }
+  return value;
+}
+
 // Of weights that lanes hold, the first lane where their running sum reaches `wanted`, or 32; adds
 // to *above what the lanes before it hold.
 __device__ __forceinline__ uint32_t LaneThatReaches(uint64_t weight, uint64_t wanted,
                                                     uint64_t* above) {
-  uint64_t sum = weight;
-  for (unsigned lanes = 1; lanes < kWarp; lanes *= 2) {
-    const uint64_t other = __shfl_up_sync(~0u, sum, lanes);
-    if (threadIdx.x % kWarp >= lanes) sum += other;
-  }
+  const uint64_t sum = SumOfLanes(weight);
   const unsigned reached = __ballot_sync(~0u, *above + sum >= wanted);
   if (reached == 0) return kWarp;
   const int lane = __ffs(static_cast<int>(reached)) - 1;

@@ -369,26 +369,31 @@ TEST_F(Sampling, RandomPlansGiveTheCpusTokensAndLogprobs) {
 
 // Equal logits: what is compared is equal now and then, and one more or less would show.
 TEST_F(Sampling, SharesAndDrawsThatFallOnAnEdgeAreTheCpus) {
+  struct Edge {
+    int64_t vocab;
+    float parts;  // draws fall between parts of the vocabulary
+    uint32_t draws;
+  };
   const std::unique_ptr<Backend> cpu = Cpu();
-  std::vector<uint32_t> on_edge;  // u is a multiple of 1/4096: the mass of so many tokens
-  for (uint32_t position = 0; on_edge.size() < 20; ++position) {
-    const float tokens = UniformDraw(3, 0, position) * 4096;
-    if (tokens == std::floor(tokens)) on_edge.push_back(position);
-  }
-  for (const int64_t vocab : {4, 16, 4096}) {
-    Logits logits(1, vocab, 0);
-    for (int64_t t = 0; t < vocab; ++t) logits.Row(0)[t] = 1;
+  for (const Edge& edge :
+       {Edge{4, 4096, 20}, {16, 4096, 20}, {4096, 4096, 20}, {1 << 17, 128, 2}}) {
     std::vector<OwnedPlan> plans;
-    for (uint32_t i = 0; i < 60; ++i) {
-      plans.emplace_back();
-      SamplingPlan& plan = plans.back().plan;
-      plan.temperature = 1;
-      plan.seed = 3;
-      plan.position = on_edge[i % 20];
-      if (i % 3 == 0) plan.min_p = 0.5f;
-      if (i % 3 == 1) plan.top_p = 0.25f * static_cast<float>(1 + i % 4);
-      if (i % 2 == 0 && i >= 40) plan.top_k = static_cast<int32_t>(vocab / 2);
+    for (uint32_t position = 0; plans.size() < 3 * edge.draws; ++position) {
+      const float u = UniformDraw(3, 0, position);
+      if (u * edge.parts != std::floor(u * edge.parts)) continue;
+      for (int kind = 0; kind < 3; ++kind) {
+        plans.emplace_back();
+        SamplingPlan& plan = plans.back().plan;
+        plan.temperature = 1;
+        plan.seed = 3;
+        plan.position = position;
+        if (kind == 1) plan.min_p = 0.5f;
+        if (kind == 2) plan.top_p = 0.25f * static_cast<float>(1 + position % 3);
+        if (kind == 2 && position % 2 == 0) plan.top_k = static_cast<int32_t>(edge.vocab / 2);
+      }
     }
+    Logits logits(1, edge.vocab, 0);
+    for (int64_t t = 0; t < edge.vocab; ++t) logits.Row(0)[t] = 1;
     ASSERT_NO_FATAL_FAILURE(ExpectAsCpu(*cpu, logits, plans));
   }
 }
