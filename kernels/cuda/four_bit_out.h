@@ -6,7 +6,9 @@
 
 namespace nibble::cuda {
 
-__device__ __forceinline__ float BiasAt(const FourBitPart& part, int64_t n) {
+// 0 where there is none.
+__device__ __forceinline__ float BiasOf(const FourBitPart& part, int64_t n) {
+  if (part.bias == nullptr) return 0;
   if (part.bias_type == static_cast<int32_t>(DType::kF32)) {
     return static_cast<const float*>(part.bias)[n];
   }
@@ -15,9 +17,10 @@ __device__ __forceinline__ float BiasAt(const FourBitPart& part, int64_t n) {
                                                              : Bf16ToFloat(bits);
 }
 
-// out[m,n] (+)= sum + bias[n].
-__device__ __forceinline__ void StoreSum(const FourBitPart& part, int64_t m, int64_t n, float sum) {
-  if (part.bias != nullptr) sum += BiasAt(part, n);
+// out[m,n] (+)= sum + bias, BiasOf(part, n); -0 + 0 stays as it is without a bias.
+__device__ __forceinline__ void StoreSum(const FourBitPart& part, int64_t m, int64_t n, float sum,
+                                         float bias) {
+  if (part.bias != nullptr) sum += bias;
   float* const out = part.out + m * part.out_stride + n;
   *out = part.accumulate != 0 ? *out + sum : sum;
 }

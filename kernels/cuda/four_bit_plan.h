@@ -1,5 +1,5 @@
-// How a launch of the tile kernels (four_bit_tiles.inl) is cut into blocks. Host arithmetic, the same
-// for the same shapes.
+// How a launch of the tile kernels (four_bit_tiles.inl) is cut into blocks. Host arithmetic, the
+// same for the same shapes.
 #pragma once
 
 #include <cstdint>

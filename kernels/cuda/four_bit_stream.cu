@@ -10,38 +10,10 @@ namespace {
 constexpr uint32_t kMapBytes = 1024;
 constexpr uint32_t kSharedBytes = kPairTableBytes + kMapBytes;
 
-// What a warp reads of its two panels, and the steps under way.
+constexpr int kDepth = 4;
+constexpr uint32_t kStepBytes = kTileWarps * kUnitBytes;
 template <typename Form>
-struct WarpStream {
-  const uint8_t* codes[2];  // of this lane, at the step that is loaded next
-  uint4 ring[kDepth][2];
-  TileScales<Form> scales;
-
-  // The cursor has come to a tile.
-  __device__ __forceinline__ void Enter(const FourBitView& w, const TilePlan& plan,
-                                        const TileWarp& warp, const TileCursor& cursor) {
-    const int64_t last = NumPanels(w.n) - 1;
-#pragma unroll
-    for (int p = 0; p < 2; ++p) {
-      int64_t panel = int64_t{cursor.tile} * 2 + p;
-      panel = panel < last ? panel : last;
-      const int64_t unit = panel * warp.units + cursor.step * kTileWarps + warp.of_k;
-      codes[p] = w.codes + unit * kUnitBytes + warp.lane * 16;
-      scales.Enter(w, plan, p, panel, warp);
-    }
-  }
-  __device__ __forceinline__ void LoadStep(int i) {
-#pragma unroll
-    for (int p = 0; p < 2; ++p) {
-      ring[i][p] = LoadStream128(codes[p] + i * (kTileWarps * kUnitBytes));
-    }
-  }
-  // To the next kDepth steps of the tile.
-  __device__ __forceinline__ void Advance() {
-#pragma unroll
-    for (int p = 0; p < 2; ++p) codes[p] += kDepth * kTileWarps * kUnitBytes;
-  }
-};
+using StreamWeights = WarpWeights<Form, kDepth>;
 
 // x at a lane's 16 k of a unit.
 struct XUnit {
@@ -62,27 +34,16 @@ __device__ __forceinline__ const uint16_t* XAt(const PreparedRows& x, const Tile
 
 template <typename Form>
 __device__ __forceinline__ void AddStep(const char* table, uint32_t lane4,
-                                        const WarpStream<Form>& stream, const XUnit& x, int i,
+                                        const StreamWeights<Form>& stream, const XUnit& x, int i,
                                         TileSums<1>& sums) {
-  constexpr int kHalves = Form::kHalves;
 #pragma unroll
   for (int p = 0; p < 2; ++p) {
     uint32_t a[2][2][4];
-    DecodeHalf(table, stream.ring[i][p].x, stream.ring[i][p].y, lane4, a[0]);
-    DecodeHalf(table, stream.ring[i][p].z, stream.ring[i][p].w, lane4, a[1]);
-    float scales[2][kHalves];
-#pragma unroll
-    for (int j = 0; j < 2 * kHalves; ++j) {
-      scales[j / kHalves][j % kHalves] = stream.scales.At(p, j / kHalves, j % kHalves, i);
-    }
-    AddUnit<kHalves>(a, x.halves, scales, sums[p][0]);
+    stream.Decode(table, lane4, i, p, a);
+    float scales[2][Form::kHalves];
+    stream.ScalesOf(i, p, scales);
+    AddUnit<Form::kHalves>(a, x.halves, scales, sums[p][0]);
   }
-}
-
-// How many of the steps from the cursor to the end of the block's share of the tile are this
-// warp's.
-__device__ __forceinline__ int StepsAt(const TileCursor& cursor, const TileWarp& warp) {
-  return (cursor.end < warp.steps ? cursor.end : warp.steps) - cursor.step;
 }
 
 // Adds the kDepth steps under way, `steps` of which exist, and sends for `next_steps` more, whose x
@@ -90,7 +51,7 @@ __device__ __forceinline__ int StepsAt(const TileCursor& cursor, const TileWarp&
 template <bool kFull, typename Form>
 __device__ __forceinline__ void AddSteps(const char* table, uint32_t lane4, const uint16_t* x,
                                          const uint16_t* next_x, int steps, int next_steps,
-                                         WarpStream<Form>& stream, XUnit (&units)[2],
+                                         StreamWeights<Form>& stream, XUnit (&units)[2],
                                          TileSums<1>& sums) {
 #pragma unroll
   for (int i = 0; i < kDepth; ++i) {
@@ -98,7 +59,7 @@ __device__ __forceinline__ void AddSteps(const char* table, uint32_t lane4, cons
     if (i + 1 == kDepth && kFull) units[0].Load(x, kDepth);
     if (i + 1 == kDepth && !kFull && next_steps > 0) units[0].Load(next_x, 0);
     if (kFull || i < steps) AddStep(table, lane4, stream, units[i % 2], i, sums);
-    if (kFull || i < next_steps) stream.LoadStep(i);
+    if (kFull || i < next_steps) stream.LoadStep(i, i * kStepBytes);
     __syncwarp();  // keeps the compiler from sending for weights only when they are wanted
   }
 }
@@ -113,17 +74,17 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   const FourBitView& w = part.weight;
   const SplitPlace split = {counters, partials, place.first_block, block - place.first_block};
   const TileWarp warp = ThisWarp(plan, w.k);
-  TileCursor now = FirstOfBlock(plan, NumTiles(w, 1), split.block), next;
+  TileCursor<kDepth> now = FirstOfBlock<kDepth>(plan, NumTiles(w, 1), split.block), next;
 
-  WarpStream<Form> stream;
+  StreamWeights<Form> stream;
   stream.scales.Clear();
   stream.Enter(w, plan, warp, now);
   int steps = StepsAt(now, warp);
 #pragma unroll
   for (int i = 0; i < kDepth; ++i) {
-    if (i < steps) stream.LoadStep(i);
+    if (i < steps) stream.LoadStep(i, i * kStepBytes);
   }
-  stream.Advance();
+  stream.Advance(kDepth * kStepBytes);
   if (steps > 0) {
     stream.scales.Load(w.nested, plan, UnitOfLane(plan, warp, now.step, steps));
   }
@@ -154,7 +115,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
       unit += kDepth * kTileWarps;
       stream.scales.Load(w.nested, plan, unit);
       AddSteps<true>(table, lane4, at, at, kDepth, kDepth, stream, units, sums);
-      stream.Advance();
+      stream.Advance(kDepth * kStepBytes);
       at += kChunk;
     }
     stream.scales.Decode(map, offset);
@@ -167,8 +128,8 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     }
     const uint16_t* const next_at = XAt(x, warp, next.step);
     AddSteps<false>(table, lane4, at, next_at, steps, next_steps, stream, units, sums);
-    stream.Advance();
-    if (done) FinishTile<1>(plan, warp, split, now, part, x, 0, table, sums);
+    stream.Advance(kDepth * kStepBytes);
+    if (done) FinishTile<1>(plan, warp, split, now.Share(), part, x, 0, table, sums);
     now = next;
     steps = next_steps;
     at = next_at;

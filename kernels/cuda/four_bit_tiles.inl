@@ -17,11 +17,18 @@
 
 namespace nibble::cuda {
 
-inline constexpr int kDepth = 4;  // units of each panel that a warp has under way
-
 // --- cutting ---
 
-// The steps of a block, kDepth at a time and never across the end of a tile.
+// The steps of a tile that a block does.
+struct TileShare {
+  int tile;
+  int begin;
+  int end;
+};
+
+// The steps of a block, kDepth at a time and never across the end of a tile. kDepth units of each
+// panel are what a warp has under way.
+template <int kDepth>
 struct TileCursor {
   int tile;
   int begin;  // of this block in the tile
@@ -30,6 +37,7 @@ struct TileCursor {
   int after;  // steps of this block in later tiles
 
   __device__ __forceinline__ bool AtEnd() const { return step >= end; }
+  __device__ __forceinline__ TileShare Share() const { return {tile, begin, end}; }
   // Whether the tile is done.
   __device__ __forceinline__ bool Advance(const TilePlan& plan) {
     step += kDepth;
@@ -42,10 +50,12 @@ struct TileCursor {
   }
 };
 
-__device__ __forceinline__ TileCursor FirstOfBlock(const TilePlan& plan, int tiles, int block) {
+template <int kDepth>
+__device__ __forceinline__ TileCursor<kDepth> FirstOfBlock(const TilePlan& plan, int tiles,
+                                                           int block) {
   const int first = block * plan.block_steps, left = tiles * plan.steps - first;
   const int count = left < plan.block_steps ? left : plan.block_steps;
-  TileCursor cursor;
+  TileCursor<kDepth> cursor;
   cursor.tile = first / plan.steps;
   cursor.begin = cursor.step = first - cursor.tile * plan.steps;
   cursor.end = cursor.begin + count < plan.steps ? cursor.begin + count : plan.steps;
@@ -233,6 +243,59 @@ __device__ __forceinline__ float NestedOffset(const FourBitView& w) {
   return w.nested[((w.n * w.k + w.group - 1) / w.group + 255) / 256];
 }
 
+// --- weights ---
+
+// What a warp reads of its two panels, and the steps under way.
+template <typename Form, int kDepth>
+struct WarpWeights {
+  const uint8_t* codes[2];  // of this lane, at the step that is loaded next
+  uint4 ring[kDepth][2];
+  TileScales<Form> scales;
+
+  // The cursor has come to a tile.
+  __device__ __forceinline__ void Enter(const FourBitView& w, const TilePlan& plan,
+                                        const TileWarp& warp, const TileCursor<kDepth>& cursor) {
+    const int64_t last = NumPanels(w.n) - 1;
+#pragma unroll
+    for (int p = 0; p < 2; ++p) {
+      int64_t panel = (int64_t{cursor.tile} * warp.warps_n + warp.of_n) * 2 + p;
+      panel = panel < last ? panel : last;
+      const int64_t unit = panel * warp.units + cursor.step * plan.warps_k + warp.of_k;
+      codes[p] = w.codes + unit * kUnitBytes + warp.lane * 16;
+      scales.Enter(w, plan, p, panel, warp);
+    }
+  }
+  // Sends for step i of the ring, `bytes` from where `codes` stand.
+  __device__ __forceinline__ void LoadStep(int i, uint32_t bytes) {
+#pragma unroll
+    for (int p = 0; p < 2; ++p) ring[i][p] = LoadStream128(codes[p] + bytes);
+  }
+  __device__ __forceinline__ void Advance(uint32_t bytes) {
+#pragma unroll
+    for (int p = 0; p < 2; ++p) codes[p] += bytes;
+  }
+  // The A fragments of step i of panel p.
+  __device__ __forceinline__ void Decode(const char* table, uint32_t lane4, int i, int p,
+                                         uint32_t (&a)[2][2][4]) const {
+    DecodeHalf(table, ring[i][p].x, ring[i][p].y, lane4, a[0]);
+    DecodeHalf(table, ring[i][p].z, ring[i][p].w, lane4, a[1]);
+  }
+  __device__ __forceinline__ void ScalesOf(int i, int p, float (&of_rows)[2][Form::kHalves]) const {
+#pragma unroll
+    for (int j = 0; j < 2 * Form::kHalves; ++j) {
+      const int r = j / Form::kHalves, h = j % Form::kHalves;
+      of_rows[r][h] = scales.At(p, r, h, i);
+    }
+  }
+};
+
+// How many of the steps from the cursor to the end of the block's share of the tile are this
+// warp's.
+template <int kDepth>
+__device__ __forceinline__ int StepsAt(const TileCursor<kDepth>& cursor, const TileWarp& warp) {
+  return (cursor.end < warp.steps ? cursor.end : warp.steps) - cursor.step;
+}
+
 // --- sums ---
 
 // One step's weights times x for one panel and 8 rows of x: raw codes in the tensor cores, then the
@@ -283,6 +346,7 @@ __device__ __forceinline__ void AddWarps(const TilePlan& plan, const TileWarp& w
   }
   __syncthreads();
   if (warp.of_k > 0) return;
+#pragma unroll 1
   for (int k = 1; k < plan.warps_k; ++k) {
     const int line = ((k - 1) * warp.warps_n + warp.of_n) * kValues;
 #pragma unroll
@@ -312,7 +376,7 @@ __device__ __forceinline__ float* PartialSums(const SplitPlace& split, const Til
 // to arrive gets them, by adding what all have left in the blocks' order.
 template <int kTiles>
 __device__ __forceinline__ bool AddBlocks(const TilePlan& plan, const TileWarp& warp,
-                                          const SplitPlace& split, const TileCursor& done,
+                                          const SplitPlace& split, const TileShare& done,
                                           TileSums<kTiles>& sums) {
   if (done.begin == 0 && done.end == plan.steps) return true;
   constexpr int kValues = 8 * kTiles;
@@ -332,6 +396,7 @@ __device__ __forceinline__ bool AddBlocks(const TilePlan& plan, const TileWarp& 
   if (warp.lane == 0) *counter = 0;
   __threadfence();
   ClearSums<kTiles>(sums);
+#pragma unroll 1
   for (int block = first; block <= last; ++block) {
     const volatile float* const theirs =
         PartialSums<kTiles>(split, warp, block, block == first ? 1 : 0);
@@ -349,19 +414,24 @@ __device__ __forceinline__ void StoreSums(const FourBitPart& part, const float* 
                                           int64_t rows, int64_t first_m, const TileWarp& warp,
                                           int tile, const TileSums<kTiles>& sums) {
 #pragma unroll
-  for (int i = 0; i < 8 * kTiles; ++i) {
-    const int p = i / (4 * kTiles), j = i / 4 % kTiles, r = i % 4 / 2;
-    const int64_t m = first_m + 8 * j + 2 * warp.pair + i % 2;
+  for (int i = 0; i < 4; ++i) {
+    const int p = i / 2, r = i % 2;
     const int64_t panel = (int64_t{tile} * warp.warps_n + warp.of_n) * 2 + p;
     const int64_t n = panel * kPanelRows + warp.row + 8 * r;
-    if (m < rows && n < part.weight.n) StoreSum(part, m, n, sums[p][j][i % 4] * x_scales[m]);
+    if (n >= part.weight.n) continue;
+    const float bias = BiasOf(part, n);
+#pragma unroll
+    for (int j = 0; j < 2 * kTiles; ++j) {
+      const int64_t m = first_m + 8 * (j / 2) + 2 * warp.pair + j % 2;
+      if (m < rows) StoreSum(part, m, n, sums[p][j / 2][2 * r + j % 2] * x_scales[m], bias);
+    }
   }
 }
 
 // The end of a block's share of a tile.
 template <int kTiles>
 __device__ __forceinline__ void FinishTile(const TilePlan& plan, const TileWarp& warp,
-                                           const SplitPlace& split, const TileCursor& done,
+                                           const SplitPlace& split, const TileShare& done,
                                            const FourBitPart& part, const PreparedRows& x,
                                            int64_t first_m, char* table, TileSums<kTiles>& sums) {
   AddWarps<kTiles>(plan, warp, table, sums);

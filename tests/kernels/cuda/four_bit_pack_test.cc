@@ -12,14 +12,14 @@ namespace {
 
 using FourBitPack = CudaTest;
 
-WeightSpec RandomSpec(Random& random) {
+WeightSpec RandomSpec(Dice& dice) {
   WeightSpec spec;
-  spec.format = random.Chance() ? WeightFormat::kNf4 : WeightFormat::kFp4;
-  spec.group_size = static_cast<int32_t>(32) << random.Between(0, 2);
-  spec.double_quant = random.Chance();
-  spec.own_tables = random.Between(0, 4) == 0;
-  spec.n = random.Between(1, 50);
-  spec.k = random.Chance() ? spec.group_size * random.Between(1, 3) : random.Between(1, 200);
+  spec.format = dice.Chance() ? WeightFormat::kNf4 : WeightFormat::kFp4;
+  spec.group_size = static_cast<int32_t>(32) << dice.Between(0, 2);
+  spec.double_quant = dice.Chance();
+  spec.own_tables = dice.Between(0, 4) == 0;
+  spec.n = dice.Between(1, 50);
+  spec.k = dice.Chance() ? spec.group_size * dice.Between(1, 3) : dice.Between(1, 200);
   return spec;
 }
 
@@ -67,10 +67,10 @@ std::vector<uint8_t> WantedScales(const FourBitMatrix& matrix, const std::vector
 }
 
 TEST_F(FourBitPack, FollowsTheGrammarForAnyShapeAndSlice) {
-  Random random(1);
+  Dice dice(1);
   for (int i = 0; i < 600; ++i) {
-    const FourBitMatrix matrix = RandomFourBit(random, RandomSpec(random));
-    const DeviceMatrix packed(matrix, random.Between(1, 4));
+    const FourBitMatrix matrix = RandomFourBit(dice, RandomSpec(dice));
+    const DeviceFourBit packed(matrix, dice.Between(1, 4));
     SCOPED_TRACE(testing::Message() << matrix.n << "x" << matrix.k << " group " << matrix.group_size
                                     << " nested " << matrix.double_quant);
     ASSERT_EQ(packed.codes(), WantedCodes(matrix));
@@ -80,13 +80,13 @@ TEST_F(FourBitPack, FollowsTheGrammarForAnyShapeAndSlice) {
 }
 
 TEST_F(FourBitPack, GivesEveryByteBack) {
-  Random random(2);
+  Dice dice(2);
   for (int i = 0; i < 600; ++i) {
-    const FourBitMatrix matrix = RandomFourBit(random, RandomSpec(random));
-    const DeviceMatrix packed(matrix);
+    const FourBitMatrix matrix = RandomFourBit(dice, RandomSpec(dice));
+    const DeviceFourBit packed(matrix);
     const WeightSpec& spec = packed.weight().spec;
     std::vector<uint8_t> codes, scales;
-    const int64_t slice = random.Between(1, 4), panels = NumPanels(matrix.n);
+    const int64_t slice = dice.Between(1, 4), panels = NumPanels(matrix.n);
     for (int64_t first = 0; first < panels; first += slice) {
       const int64_t count = std::min(slice, panels - first);
       const DeviceArray<uint8_t> staged(CodesOfPanels(spec, first, count).bytes, 1);

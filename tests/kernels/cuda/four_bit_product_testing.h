@@ -31,13 +31,12 @@ class SplitMemory {
 // Up to four matrices of one width and form; some with bias, some added to old values.
 class TestProduct {
  public:
-  TestProduct(Random& random, const WeightSpec& spec, const std::vector<int64_t>& widths,
-              int64_t rows)
-      : rows_(rows), k_(spec.k), x_(random.Normals(rows * spec.k)) {
+  TestProduct(Dice& dice, const WeightSpec& spec, const std::vector<int64_t>& widths, int64_t rows)
+      : rows_(rows), k_(spec.k), x_(dice.Normals(rows * spec.k)) {
     for (size_t i = 0; i < widths.size(); ++i) {
       WeightSpec part = spec;
       part.n = widths[i];
-      parts_.emplace_back(random, part, rows);
+      parts_.emplace_back(dice, part, rows);
     }
   }
 
@@ -61,6 +60,26 @@ class TestProduct {
     return parts;
   }
   std::vector<float> Out(size_t part) const { return parts_[part].out.Get(); }
+
+  // A part as the CPU takes it.
+  struct HostPart {
+    const FourBitMatrix* matrix;
+    const std::vector<float>* old;
+    int64_t stride;
+    const void* bias;
+    DType bias_type;
+    bool accumulate;
+  };
+  HostPart Host(size_t index) const {
+    const Part& part = parts_[index];
+    const bool none = part.bias_type < 0;
+    return {&part.matrix,
+            &part.old,
+            part.stride,
+            none ? nullptr : part.bias_bytes.data(),
+            none ? DType::kF32 : static_cast<DType>(part.bias_type),
+            part.accumulate};
+  }
   size_t num_parts() const { return parts_.size(); }
 
   // Every output against Σ_k x·w in double; w has its codes rounded to fp16 if `half_codes`.
@@ -102,24 +121,23 @@ class TestProduct {
 
  private:
   struct Part {
-    Part(Random& random, const WeightSpec& spec, int64_t rows)
-        : matrix(RandomFourBit(random, spec)), stride(spec.n + random.Between(0, 3)) {
-      weight = std::make_unique<DeviceMatrix>(matrix);
-      old = random.Normals(rows * stride);
-      accumulate = random.Chance();
-      bias_type = static_cast<int>(random.Between(-1, 2));
-      for (int64_t n = 0; n < spec.n; ++n) bias_values.push_back(random.Normal());
-      std::vector<uint8_t> bytes;
+    Part(Dice& dice, const WeightSpec& spec, int64_t rows)
+        : matrix(RandomFourBit(dice, spec)), stride(spec.n + dice.Between(0, 3)) {
+      weight = std::make_unique<DeviceFourBit>(matrix);
+      old = dice.Normals(rows * stride);
+      accumulate = dice.Chance();
+      bias_type = static_cast<int>(dice.Between(-1, 2));
+      for (int64_t n = 0; n < spec.n; ++n) bias_values.push_back(dice.Normal());
       for (float& value : bias_values) {
         const auto type = static_cast<DType>(bias_type < 0 ? 0 : bias_type);
         if (type != DType::kF32) value = HalfToF32(type, F32ToHalf(type, value));
         const uint32_t bits =
             type == DType::kF32 ? std::bit_cast<uint32_t>(value) : F32ToHalf(type, value);
         for (int64_t i = 0; i < SizeOf(type); ++i) {
-          bytes.push_back(static_cast<uint8_t>(bits >> (8 * i)));
+          bias_bytes.push_back(static_cast<uint8_t>(bits >> (8 * i)));
         }
       }
-      bias = DeviceArray<uint8_t>(bytes, 4);
+      bias = DeviceArray<uint8_t>(bias_bytes, 4);
       out = DeviceArray<float>(rows * stride, 4);
     }
     std::vector<float> Weights(bool half_codes) const {
@@ -135,10 +153,11 @@ class TestProduct {
 
     FourBitMatrix matrix;
     int64_t stride;
-    std::unique_ptr<DeviceMatrix> weight;
+    std::unique_ptr<DeviceFourBit> weight;
     std::vector<float> old, bias_values;
     bool accumulate;
     int bias_type;  // DType, or none: -1
+    std::vector<uint8_t> bias_bytes;
     DeviceArray<uint8_t> bias;
     DeviceArray<float> out;
   };
@@ -149,14 +168,14 @@ class TestProduct {
 };
 
 // Forms that the tensor-core kernels take.
-inline WeightSpec RandomFitting(Random& random, int64_t max_units) {
+inline WeightSpec RandomFitting(Dice& dice, int64_t max_units) {
   WeightSpec spec;
-  spec.format = random.Between(0, 3) == 0 ? WeightFormat::kFp4 : WeightFormat::kNf4;
-  spec.group_size = static_cast<int32_t>(32) << random.Between(0, 3);
-  spec.double_quant = random.Chance();
-  spec.own_tables = random.Between(0, 7) == 0;
+  spec.format = dice.Between(0, 3) == 0 ? WeightFormat::kFp4 : WeightFormat::kNf4;
+  spec.group_size = static_cast<int32_t>(32) << dice.Between(0, 3);
+  spec.double_quant = dice.Chance();
+  spec.own_tables = dice.Between(0, 7) == 0;
   const int64_t most = std::max<int64_t>(1, max_units * kUnitK / spec.group_size);
-  spec.k = spec.group_size * random.Between(1, most);
+  spec.k = spec.group_size * dice.Between(1, most);
   return spec;
 }
 

@@ -1,4 +1,4 @@
-// Random 4-bit matrices, in host memory and packed in device memory, for the tests of the kernels
+// Dice 4-bit matrices, in host memory and packed in device memory, for the tests of the kernels
 // that read them.
 #pragma once
 
@@ -17,9 +17,9 @@
 
 namespace nibble::cuda {
 
-class Random {
+class Dice {
  public:
-  explicit Random(uint64_t seed) : engine_(seed) {}
+  explicit Dice(uint64_t seed) : engine_(seed) {}
   int64_t Between(int64_t low, int64_t high) {  // both included
     return low + static_cast<int64_t>(engine_() % static_cast<uint64_t>(high - low + 1));
   }
@@ -43,14 +43,14 @@ class Random {
 };
 
 // Any codes and scales, some of them zero; with own_tables any tables too.
-inline FourBitMatrix RandomFourBit(Random& random, const WeightSpec& spec) {
+inline FourBitMatrix RandomFourBit(Dice& dice, const WeightSpec& spec) {
   FourBitMatrix matrix;
   matrix.format = spec.format;
   matrix.n = spec.n;
   matrix.k = spec.k;
   matrix.group_size = spec.group_size;
   matrix.double_quant = spec.double_quant;
-  matrix.codes = random.Bytes<uint8_t>((matrix.NumValues() + 1) / 2);
+  matrix.codes = dice.Bytes<uint8_t>((matrix.NumValues() + 1) / 2);
   if (matrix.NumValues() % 2 == 1) {
     matrix.codes.back() = static_cast<uint8_t>((matrix.codes.back() & 0xf0u) |
                                                (spec.format == WeightFormat::kNf4 ? 7u : 0u));
@@ -58,15 +58,15 @@ inline FourBitMatrix RandomFourBit(Random& random, const WeightSpec& spec) {
   matrix.codebook = CodebookOf(spec.format);
   matrix.nested_map = DynamicMap();
   if (spec.own_tables) {
-    for (float& value : matrix.codebook) value = random.Normal();
-    for (float& value : matrix.nested_map) value = random.Normal();
+    for (float& value : matrix.codebook) value = dice.Normal();
+    for (float& value : matrix.nested_map) value = dice.Normal();
   }
   if (spec.double_quant) {
-    matrix.absmax_codes = random.Bytes<uint8_t>(matrix.NumGroups());
-    matrix.nested_absmax = random.Normals((matrix.NumGroups() + 255) / 256, 0.05f);
+    matrix.absmax_codes = dice.Bytes<uint8_t>(matrix.NumGroups());
+    matrix.nested_absmax = dice.Normals((matrix.NumGroups() + 255) / 256, 0.05f);
     matrix.nested_offset = 0.1f;
   } else {
-    matrix.absmax = random.Normals(matrix.NumGroups(), 0.1f);
+    matrix.absmax = dice.Normals(matrix.NumGroups(), 0.1f);
     for (float& value : matrix.absmax) value = value < -0.2f ? 0.0f : std::fabs(value);
   }
   return matrix;
@@ -91,10 +91,10 @@ class TestTables {
 };
 
 // A matrix packed in device memory, by slices of `slice` panels.
-class DeviceMatrix {
+class DeviceFourBit {
  public:
-  explicit DeviceMatrix(const FourBitMatrix& matrix, int64_t slice = 1 << 20)
-      : DeviceMatrix(SpecOf(matrix)) {
+  explicit DeviceFourBit(const FourBitMatrix& matrix, int64_t slice = 1 << 20)
+      : DeviceFourBit(SpecOf(matrix)) {
     const int64_t panels = NumPanels(matrix.n);
     for (int64_t first = 0; first < panels; first += slice) {
       Pack(matrix, first, std::min(slice, panels - first));
@@ -119,7 +119,7 @@ class DeviceMatrix {
   std::vector<uint8_t> scales() const { return scales_.Get(); }
 
  private:
-  explicit DeviceMatrix(const WeightSpec& spec) {
+  explicit DeviceFourBit(const WeightSpec& spec) {
     const PackedSize size = FourBitPackedBytes(spec);
     codes_ = DeviceArray<uint8_t>(size.codes, 64);
     scales_ = DeviceArray<uint8_t>(size.scales, 16);
