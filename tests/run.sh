@@ -3,7 +3,7 @@
 #   tests/run.sh          the release suite
 #   tests/run.sh --all    the same with the CUDA backend compiled for every GPU, then AddressSanitizer +
 #                         UndefinedBehaviorSanitizer, and ThreadSanitizer for engine and kernels
-# One ctest summary at the end, whatever ran. Exit code: ctest's.
+# One ctest summary at the end, whatever ran. Exit code: ctest's, or 1 if the rehearsal of tests/gpu failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,7 +41,15 @@ for preset in "${presets[@]}"; do
   echo "subdirs(\"../$preset/tests\")" >>build/all/CTestTestfile.cmake
 done
 
+# What a machine with a GPU would get and do, as far as this one can: the bundle, and a rehearsal on the emulated GPU.
+failed=0
+if [ "${1:-}" = "--all" ]; then
+  NIBBLE_BITSANDBYTES=none tests/gpu/bundle.sh || failed=1
+  NIBBLE_BUILD=build/cuda tests/gpu/run.sh --rehearse build/gpu_rehearsal_out || failed=1
+fi
+
 export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
 # Debian's simdjson is not instrumented: what it allocates and our inlined code frees looks mismatched.
 export ASAN_OPTIONS="alloc_dealloc_mismatch=0:detect_stack_use_after_return=1:strict_string_checks=1"
-exec ctest --test-dir build/all --output-on-failure -j "$(nproc)"
+ctest --test-dir build/all --output-on-failure -j "$(nproc)" || failed=$?
+exit "$failed"

@@ -106,7 +106,7 @@ library=$here/lib/libbitsandbytes_cuda130.so
 limits=(products:160 exact:60 ops:45 steps:80)
 [ "$mode" = rehearse ] && limits=(products:120 exact:120 ops:120 steps:120)
 for part in "${limits[@]}"; do
-  step "bench_${part%:*}" "${part#*:}" "$here/cuda_bench" "--only=${part%:*}" "--out=$out/${part%:*}.jsonl" \
+  step "bench_${part%:*}" "${part#*:}" "$here/cuda_bench" "--only=${part%:*}" "--out=$out/bench_${part%:*}.jsonl" \
     "--bitsandbytes=$library" "${rehearse[@]}" || failed=1
 done
 step end_to_end 80 "$here/end_to_end.sh" "${rehearse[@]}" || failed=1

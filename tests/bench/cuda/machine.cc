@@ -135,7 +135,7 @@ void Machine::Rewind(size_t mark) {
 
 int64_t Machine::AllocatedBytes() const {
   const BackendMemory own = backend_->OwnMemory();
-  int64_t bytes = own.workspace + own.graphs + own.other;
+  int64_t bytes = own.workspace + own.graphs;
   for (const Block& block : memory_) bytes += block.bytes;
   return bytes;
 }
@@ -193,6 +193,8 @@ Copies Machine::RandomCopies(const WeightSpec& spec) {
   }
   return copies;
 }
+
+void Machine::Finish() { Check(cuda::Synchronize(stream_)); }
 
 void Machine::Upload(void* device, const void* host, int64_t bytes) {
   Check(cuda::Copy(device, host, bytes, stream_));

@@ -99,6 +99,8 @@ class Machine {
   Weight RandomWeightAt(char* data, const WeightSpec& spec);
   // At least `rotate_bytes` in all.
   Copies RandomCopies(const WeightSpec& spec);
+  // Waits for the stream: the backend has streams of its own, which know nothing of it.
+  void Finish();
   void Upload(void* device, const void* host, int64_t bytes);
   void Download(void* host, const void* device, int64_t bytes);
 

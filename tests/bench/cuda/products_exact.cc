@@ -40,7 +40,9 @@ Quantized Quantize(Machine* machine, const Shape& shape, const FourBitForm& form
   spec.group_size = form.group_size;
   spec.double_quant = form.double_quant;
   Weight weight = machine->RandomWeight(spec);
-  const absl::Status status = machine->backend().PackFourBit(made.matrix, &weight);
+  machine->Finish();
+  absl::Status status = machine->backend().PackFourBit(made.matrix, &weight);
+  if (status.ok()) status = machine->backend().Finish();
   if (!status.ok()) std::fprintf(stderr, "cuda_bench: %s\n", status.ToString().c_str());
   made.packed = {{weight}, machine->backend().PackedBytes(spec).Total()};
   return made;

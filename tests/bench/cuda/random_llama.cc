@@ -78,6 +78,7 @@ RandomLlama::RandomLlama(Machine* machine, const LlamaForm& form)
   limits_.max_vocab = form.vocab;
   scratch_bytes_ = machine->backend().ScratchBytes(limits_);
   scratch_ = machine->AllocateZeroed(scratch_bytes_);
+  machine->Finish();
 }
 
 absl::Status RandomLlama::Decode(int64_t count, int64_t position) {
