@@ -1,6 +1,7 @@
 // A warp decodes one unit at a time: 512 bytes in, 16 rows of 64 values out.
 #include "kernels/cuda/four_bit_unpack.h"
 #include "kernels/cuda/four_bit_values.inl"
+#include "kernels/cuda/power_of_two.h"
 
 namespace nibble::cuda {
 namespace {
@@ -17,6 +18,7 @@ struct UnpackTask {
   void* out;
   int64_t stride;
   int64_t aligned;  // 1: every run of a row begins at a multiple of 16 bytes
+  const float* row_scales;
 };
 
 // The two scales that a run may have: groups are longer than a run. `second` from `change` on.
@@ -89,10 +91,13 @@ __device__ __forceinline__ void UnpackUnit(const UnpackTask& task, const float* 
     const int64_t k = unit * kUnitK + 32 * (i / 2) + lane % 4 * kRun;
     if (n < task.first || n >= task.first + task.count || k >= w.k) continue;
     const RunScales run = ScalesOfRun(w, shift, offset, n, k);
+    const float factor =
+        task.row_scales == nullptr ? 1.0f : InverseOfPower(task.row_scales[n - task.first]);
     float values[kRun];
 #pragma unroll
     for (int j = 0; j < kRun; ++j) {
       values[j] = ValueOf(lines, words[i], j, lane * 4) * (j < run.change ? run.first : run.second);
+      values[j] *= factor;
     }
     StoreRun<kType>(task, (n - task.first) * task.stride + k, w.k - k, values);
   }
@@ -118,12 +123,12 @@ __global__ void Unpack(UnpackTask task) {
 }  // namespace
 
 void UnpackFourBit(Tape* tape, const FourBitView& weight, int64_t first, int64_t count, DType type,
-                   void* out, int64_t stride) {
+                   void* out, int64_t stride, const float* row_scales) {
   if (count == 0) return;
   const int64_t bytes = SizeOf(type);
   const int64_t aligned =
       reinterpret_cast<uintptr_t>(out) % 16 == 0 && stride * bytes % 16 == 0 ? 1 : 0;
-  const UnpackTask task = {weight, first, count, out, stride, aligned};
+  const UnpackTask task = {weight, first, count, out, stride, aligned, row_scales};
   const int64_t panels = (first + count - 1) / kPanelRows - first / kPanelRows + 1;
   const Dim3 grid = {static_cast<uint32_t>(panels),
                      CeilDiv(NumUnits(weight.k), kWarps * kUnitsOfWarp)};

@@ -5,8 +5,9 @@
 // Small matrices stay fused longer, because a launch per piece costs more than it saves.
 #include "kernels/cuda/matmul_table.h"
 
-#include <algorithm>
 #include <iterator>
+
+#include "kernels/cuda/four_bit_layout.h"
 
 namespace nibble::cuda {
 namespace {
@@ -76,11 +77,12 @@ int64_t PieceRows(int64_t rows, int64_t n, int64_t room, int num_processors) {
     const int64_t tiles = (rows + kTileM - 1) / kTileM * ((piece + kTileN - 1) / kTileN);
     return (tiles + num_processors - 1) / num_processors;
   };
-  if (n <= room && waves(n) == 1) return n;
-  int64_t best = std::min(n, room), best_waves = n / best * waves(best) + waves(n % best);
-  for (int64_t piece = best / kTileN * kTileN; piece > 0; piece -= kTileN) {
-    const int64_t all = n / piece * waves(piece) + waves(n % piece);
-    if (all < best_waves) best = piece, best_waves = all;
+  const auto all_waves = [&](int64_t piece) { return n / piece * waves(piece) + waves(n % piece); };
+  // Whole panels, where there is room for one.
+  const int64_t most = n <= room ? n : room < kPanelRows ? room : room / kPanelRows * kPanelRows;
+  int64_t best = most;
+  for (int64_t piece = most / kTileN * kTileN; piece > 0; piece -= kTileN) {
+    if (all_waves(piece) < all_waves(best)) best = piece;
   }
   return best;
 }

@@ -16,9 +16,14 @@ __device__ __forceinline__ int ExponentFor(uint32_t largest, int lowest) {
   return exponent - 14 < -126 ? -126 : exponent - 14;
 }
 
-// -126 <= e <= 127.
+// -126 <= e <= 126.
 __device__ __forceinline__ float PowerOfTwo(int e) {
   return FloatOf(static_cast<uint32_t>(127 + e) << 23);
+}
+
+// 1 / power, for what PowerOfTwo gave.
+__device__ __forceinline__ float InverseOfPower(float power) {
+  return FloatOf(0x7f000000u - BitsOf(power));
 }
 
 }  // namespace nibble::cuda

@@ -109,7 +109,8 @@ TEST(PieceRows, FillsWholeWavesWhereItCan) {
   EXPECT_EQ(PieceRows(4096, 8192, 1536, 132), 1024);  // 128 tiles of 132, not 192
   EXPECT_EQ(PieceRows(2048, 14336, 3072, 132), 2048);
   EXPECT_EQ(PieceRows(4096, 1000, 3072, 132), 1000);
-  EXPECT_EQ(PieceRows(512, 300, 100, 132), 100);  // less room than a tile
+  EXPECT_EQ(PieceRows(512, 300, 100, 132), 96);  // less room than a tile: whole panels
+  EXPECT_EQ(PieceRows(512, 300, 7, 132), 7);
 }
 
 TEST(PieceRows, KeepsWithinItsRoomForAnyShape) {
