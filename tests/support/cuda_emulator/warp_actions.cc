@@ -1,9 +1,9 @@
 // What the instructions of a whole warp compute, lane by lane, as the PTX ISA lays fragments out.
-#include <array>
 #include <cstring>
 
 #include "kernels/half.h"
 #include "tests/support/cuda_emulator/block.h"
+#include "tests/support/cuda_emulator/half_table.h"
 
 namespace nibble::cuda::emulator {
 namespace {
@@ -46,15 +46,18 @@ void LoadRows(void* const* frames, bool transposed) {
   }
 }
 
-using HalfTable = std::array<float, 65536>;
-
-const HalfTable& Fp16Table() {
-  static const HalfTable* const table = [] {
-    auto* const made = new HalfTable;
-    for (uint32_t i = 0; i < 65536; ++i) (*made)[i] = F16ToF32(static_cast<uint16_t>(i));
-    return made;
-  }();
-  return *table;
+// sums[n] += a·b, rounded after each k; a and b by k.
+__attribute__((target_clones("avx2", "default"))) void AddRows(const float (&a)[16][16],
+                                                               const float (&b)[16][8],
+                                                               float (&d)[16][8]) {
+  for (unsigned row = 0; row < 16; ++row) {
+    float sums[8];
+    for (unsigned n = 0; n < 8; ++n) sums[n] = d[row][n];
+    for (unsigned k = 0; k < 16; ++k) {
+      for (unsigned n = 0; n < 8; ++n) sums[n] += a[k][row] * b[k][n];
+    }
+    for (unsigned n = 0; n < 8; ++n) d[row][n] = sums[n];
+  }
 }
 
 // d[16,8] += a[16,16]·b[16,8]; every product is exact, sums round to fp32 along k.
@@ -80,14 +83,7 @@ void Multiply(void* const* frames, const ToFloat& to_float) {
       b[t + i * 8 + 1][g] = to_float(static_cast<uint16_t>(frame.b[i] >> 16));
     }
   }
-  for (unsigned row = 0; row < 16; ++row) {
-    float sums[8];
-    std::memcpy(sums, d[row], sizeof(sums));
-    for (unsigned k = 0; k < 16; ++k) {
-      for (unsigned n = 0; n < 8; ++n) sums[n] += a[k][row] * b[k][n];
-    }
-    std::memcpy(d[row], sums, sizeof(sums));
-  }
+  AddRows(a, b, d);
   for (unsigned lane = 0; lane < kLanes; ++lane) {
     float* const out = static_cast<const MmaFrame*>(frames[lane])->d;
     for (unsigned i = 0; i < 4; ++i) out[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
@@ -124,8 +120,7 @@ void LoadMatrices(void* const* frames) { LoadRows(frames, false); }
 void LoadMatricesTransposed(void* const* frames) { LoadRows(frames, true); }
 
 void MultiplyHalf(void* const* frames) {
-  const HalfTable& table = Fp16Table();
-  Multiply(frames, [&](uint16_t half) { return table[half]; });
+  Multiply(frames, [](uint16_t half) { return Widen(half); });
 }
 void MultiplyBf16(void* const* frames) {
   Multiply(frames, [](uint16_t half) { return Bf16ToF32(half); });

@@ -4,8 +4,8 @@
 #include <limits>
 #include <memory>
 
-#include "kernels/half.h"
 #include "tests/support/cuda_emulator/block.h"
+#include "tests/support/cuda_emulator/half_table.h"
 
 namespace nibble::cuda::emulator {
 namespace {
@@ -60,8 +60,23 @@ void ReadB(Block& block, uint64_t descriptor, int n, float (*b)[256]) {
       const ptrdiff_t offset = SharedAt("WgmmaHalf", address, 16, 16) - block.shared;
       uint16_t values[8];
       std::memcpy(values, AsyncShared(block) + offset, sizeof(values));
-      for (int i = 0; i < 8; ++i) b[half * 8 + i][column] = F16ToF32(values[i]);
+      for (int i = 0; i < 8; ++i) b[half * 8 + i][column] = Widen(values[i]);
     }
+  }
+}
+
+// sums[n] += a·b, rounded after each k.
+__attribute__((target_clones("avx2", "default"))) void AddRow(const float (&a)[kDepth],
+                                                              const float (*b)[256], int n,
+                                                              float* sums) {
+  constexpr int kWidth = 8;
+  for (int begin = 0; begin < n; begin += kWidth) {
+    float part[kWidth];
+    for (int i = 0; i < kWidth; ++i) part[i] = sums[begin + i];
+    for (int k = 0; k < kDepth; ++k) {
+      for (int i = 0; i < kWidth; ++i) part[i] += a[k] * b[k][begin + i];
+    }
+    for (int i = 0; i < kWidth; ++i) sums[begin + i] = part[i];
   }
 }
 
@@ -73,11 +88,7 @@ void AddSteps(Block& block, Wgmma& product, uint32_t end) {
     const Wgmma::Step& step = product.steps[num_done];
     ReadB(block, step.b, product.n, b);
     for (int row = 0; row < kRows; ++row) {
-      float* const sums = product.sums.data() + row * product.n;
-      for (int k = 0; k < kDepth; ++k) {
-        const float a = step.a[row][k];
-        for (int n = 0; n < product.n; ++n) sums[n] += a * b[k][n];
-      }
+      AddRow(step.a[row], b, product.n, product.sums.data() + row * product.n);
     }
   }
   product.steps.erase(product.steps.begin(),
@@ -115,8 +126,8 @@ void ReadA(void* const* frames, Wgmma::Step* step) {
     for (int i = 0; i < 4; ++i) {
       const uint32_t pair = FrameOf(frames, lane).a[i];
       float* const a = &step->a[RowOf(lane, i % 2 * 2)][lane % 4 * 2 + i / 2 * 8];
-      a[0] = F16ToF32(static_cast<uint16_t>(pair));
-      a[1] = F16ToF32(static_cast<uint16_t>(pair >> 16));
+      a[0] = Widen(static_cast<uint16_t>(pair));
+      a[1] = Widen(static_cast<uint16_t>(pair >> 16));
     }
   }
 }
