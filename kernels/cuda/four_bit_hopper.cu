@@ -145,6 +145,7 @@ int64_t HopperSplitBytes(int num_processors) {
 
 void FourBitHopper(Tape* tape, int num_processors, const TiledRows& x, const FourBitParts& parts,
                    void* split) {
+  if (x.rows == 0) return;
   for (int64_t first = 0; first < parts.num_parts;) {
     const FourBitView& weight = parts.parts[first].weight;
     HopperTask task = {};

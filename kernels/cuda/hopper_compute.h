@@ -98,10 +98,12 @@ __device__ __forceinline__ void MultiplyRows(float (&sum)[S::kTokenTiles][32],
     IssueSteps<0, 4 / S::kGroups>(d, a, x);
     if (tile == 0) meanwhile();
     WgmmaWait<0>();
+    AfterWgmma(d);
     AddScaled(sum[tile], d, low[0], high[0]);
     if constexpr (S::kGroups == 2) {
       IssueSteps<2, 2>(d, a, x);
       WgmmaWait<0>();
+      AfterWgmma(d);
       AddScaled(sum[tile], d, low[1], high[1]);
     }
   }

@@ -230,6 +230,27 @@ TEST_F(FourBitHopperTest, GivesTheSameBitsWhateverTheTiming) {
   });
 }
 
+// Every weight is 1 times its scale, and row m of x takes the m-th group alone.
+TEST_F(FourBitHopperTest, ReadsNestedScalesWithTwoRoundings) {
+  Random random(23);
+  FourBitMatrix matrix = RandomFourBit(random, WeightFormat::kNf4, 300, 320, 64, true, false);
+  for (uint8_t& byte : matrix.codes) byte = 0xff;
+  std::vector<float> x(5 * 320);
+  for (size_t m = 0; m < 5; ++m) x[m * 320 + m * 64] = 1.0f;
+  std::vector<TestPart> parts;
+  parts.emplace_back(matrix);
+  parts[0].stride = 300;
+  parts[0].out = DeviceArray<float>(5 * 300, 4);
+  Multiply(x, 5, 2, parts);
+  const std::vector<float> got = parts[0].out.Get();
+  for (int64_t m = 0; m < 5; ++m) {
+    for (int64_t n = 0; n < 300; ++n) {
+      ASSERT_EQ(got[static_cast<size_t>(m * 300 + n)], GroupScale(matrix, n * 5 + m))
+          << "row " << m << " feature " << n;
+    }
+  }
+}
+
 TEST_F(FourBitHopperTest, TakesPartsWithDifferentCodebooks) {
   Random random(13);
   std::vector<TestPart> parts;

@@ -64,7 +64,7 @@ TEST_F(PrepareTilesTest, EveryValueHasItsPlaceAndTheRestIsZero) {
 }
 
 TEST_F(PrepareTilesTest, ARowsLargestComesBetweenTwoPowersBelowTheEndOfHalf) {
-  for (int exponent = -149; exponent < 128; ++exponent) {
+  for (int exponent = -149; exponent < 128; exponent += 3) {
     const float largest = std::ldexp(exponent < -126 ? 1.0f : 1.75f, exponent);
     const Prepared prepared = Prepare({largest, -largest / 2}, 1, 2, 2);
     const float scale = prepared.scale[0];
@@ -74,7 +74,7 @@ TEST_F(PrepareTilesTest, ARowsLargestComesBetweenTwoPowersBelowTheEndOfHalf) {
     if (exponent >= -112) {
       ASSERT_EQ(F16ToF32(prepared.At(0, 0, 0, 0)), 1.75f * 16384.0f) << exponent;
     }
-    ASSERT_EQ(F16ToF32(prepared.At(0, 0, 0, 0)) * scale, exponent < -126 - 24 ? 0 : largest);
+    ASSERT_EQ(F16ToF32(prepared.At(0, 0, 0, 0)) * scale, largest);
   }
 }
 

@@ -158,6 +158,8 @@ template <int kPending>
 void WgmmaWait() {
   emulator::WaitForWgmma(kPending);
 }
+template <int kSize>
+void AfterWgmma(float (&)[kSize]) {}
 template <int kRegisters>
 void TakeRegisters() {}
 template <int kRegisters>
