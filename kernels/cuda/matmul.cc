@@ -75,16 +75,17 @@ enum class Way {
   kInt8
 };
 
-Way WayOf(const MatMulSetup& setup, const WeightSpec& spec, int64_t rows) {
+// n: features of all parts of the format, since they share launches.
+Way WayOf(const MatMulSetup& setup, const WeightSpec& spec, int64_t rows, int64_t n) {
   const MatMulTable& table = *setup.table;
   if (spec.format == WeightFormat::kInt8) return Way::kInt8;
   if (IsFourBit(spec.format)) {
     if (setup.exact) return Way::kGeneral;
     return static_cast<Way>(
-        ChoosePath(table, rows, spec.n, spec.k, FitsUnits(spec), setup.batch_invariant));
+        ChoosePath(table, rows, n, spec.k, FitsUnits(spec), setup.batch_invariant));
   }
   if (setup.exact) return Way::kSixteenBitExact;
-  if (!TakesOwnKernel(table, spec.format, rows, spec.n, spec.k, setup.batch_invariant)) {
+  if (!TakesOwnKernel(table, spec.format, rows, n, spec.k, setup.batch_invariant)) {
     return Way::kSixteenBitGemm;
   }
   return FitsSixteenBitMma(spec.k) ? Way::kSixteenBitMma : Way::kSixteenBitExact;
@@ -367,12 +368,19 @@ int64_t MatMulScratchBytes(const DeviceTraits& traits, const BackendLimits& limi
 
 void MatMul(Tape* tape, const MatMulSetup& setup, const Activations& x,
             std::span<const MatMulPart> parts) {
+  int64_t features[kNumWeightFormats] = {};
+  for (const MatMulPart& part : parts) {
+    features[static_cast<int>(part.weight->spec.format)] += part.weight->spec.n;
+  }
+  const auto way_of = [&](const MatMulPart& part) {
+    const WeightSpec& spec = part.weight->spec;
+    return WayOf(setup, spec, x.rows, features[static_cast<int>(spec.format)]);
+  };
   Product product(tape, setup, x);
   while (!parts.empty()) {
-    const Way way = WayOf(setup, parts[0].weight->spec, x.rows);
+    const Way way = way_of(parts[0]);
     size_t count = 1;
-    while (count < std::min<size_t>(parts.size(), kMaxParts) &&
-           WayOf(setup, parts[count].weight->spec, x.rows) == way &&
+    while (count < std::min<size_t>(parts.size(), kMaxParts) && way_of(parts[count]) == way &&
            GoTogether(*parts[0].weight, *parts[count].weight, setup.tables)) {
       ++count;
     }

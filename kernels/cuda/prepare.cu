@@ -1,5 +1,5 @@
-// One block a row: the row is read once for its largest magnitude and once, from cache, for its
-// values.
+// One block a row: the row is read for its largest magnitude and, if it is long, once more for its
+// values, then from cache.
 #include "cuda_machine.h"
 #include "kernels/cuda/power_of_two.h"
 #include "kernels/cuda/prepare.h"
@@ -8,6 +8,7 @@ namespace nibble::cuda {
 namespace {
 
 constexpr int kMaxThreads = 1024;
+constexpr int kKept = 4;     // pairs of a thread
 constexpr int kLowest = -4;  // exponent of the least largest value that is left as it is
 
 struct PrepareTask {
@@ -32,23 +33,45 @@ __device__ __forceinline__ uint32_t BlockMax(uint32_t value) {
   return value;
 }
 
+// Values 2i and 2i + 1 of a row, zeros past K.
+__device__ __forceinline__ float2 LoadPair(const float* x, int64_t i, int64_t k) {
+  return {2 * i < k ? x[2 * i] : 0.0f, 2 * i + 1 < k ? x[2 * i + 1] : 0.0f};
+}
+
+__device__ __forceinline__ uint32_t LargerFinite(uint32_t largest, float2 pair) {
+  const uint32_t first = BitsOf(pair.x) & 0x7fffffff, second = BitsOf(pair.y) & 0x7fffffff;
+  if (first < kInfinityBits && first > largest) largest = first;
+  if (second < kInfinityBits && second > largest) largest = second;
+  return largest;
+}
+
+// Each thread keeps its first pairs in registers, all loaded at once: a short row is read once.
 __global__ void __launch_bounds__(kMaxThreads) HalfKernel(PrepareTask task) {
   WaitForPreviousKernel();
   LetNextKernelStart();
-  const int64_t row = blockIdx.x;
+  const int64_t row = blockIdx.x, num_pairs = task.stride / 2, threads = blockDim.x;
   const float* const x = task.x + row * task.x_stride;
+  float2 kept[kKept];
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) kept[j] = LoadPair(x, threadIdx.x + j * threads, task.k);
   uint32_t largest = 0;
-  for (int64_t k = threadIdx.x; k < task.k; k += blockDim.x) {
-    const uint32_t magnitude = BitsOf(x[k]) & 0x7fffffff;
-    if (magnitude < kInfinityBits && magnitude > largest) largest = magnitude;
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) largest = LargerFinite(largest, kept[j]);
+  const int64_t first_left = threadIdx.x + kKept * threads;
+  for (int64_t i = first_left; i < num_pairs; i += threads) {
+    largest = LargerFinite(largest, LoadPair(x, i, task.k));
   }
   const int e = ExponentFor(BlockMax(largest), kLowest);
   const float factor = PowerOfTwo(-e);
   auto* const pairs = reinterpret_cast<uint32_t*>(task.values + row * task.stride);
-  for (int64_t i = threadIdx.x; i < task.stride / 2; i += blockDim.x) {
-    const float first = 2 * i < task.k ? x[2 * i] * factor : 0.0f;
-    const float second = 2 * i + 1 < task.k ? x[2 * i + 1] * factor : 0.0f;
-    pairs[i] = PackHalf(first, second);
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) {
+    const int64_t i = threadIdx.x + j * threads;
+    if (i < num_pairs) pairs[i] = PackHalf(kept[j].x * factor, kept[j].y * factor);
+  }
+  for (int64_t i = first_left; i < num_pairs; i += threads) {
+    const float2 pair = LoadPair(x, i, task.k);
+    pairs[i] = PackHalf(pair.x * factor, pair.y * factor);
   }
   if (threadIdx.x == 0) task.scales[row] = PowerOfTwo(e);
 }
@@ -60,9 +83,8 @@ __global__ void __launch_bounds__(kMaxThreads) Bf16Kernel(PrepareTask task) {
   const float* const x = task.x + row * task.x_stride;
   auto* const pairs = reinterpret_cast<uint32_t*>(task.values + row * task.stride);
   for (int64_t i = threadIdx.x; i < task.stride / 2; i += blockDim.x) {
-    const float first = 2 * i < task.k ? x[2 * i] : 0.0f;
-    const float second = 2 * i + 1 < task.k ? x[2 * i + 1] : 0.0f;
-    pairs[i] = PackBf16(first, second);
+    const float2 pair = LoadPair(x, i, task.k);
+    pairs[i] = PackBf16(pair.x, pair.y);
   }
 }
 
