@@ -8,17 +8,20 @@ namespace nibble::cuda {
 namespace {
 
 constexpr int32_t kNoToken = -1;
+constexpr uint32_t kMaxThreads = 512;
 constexpr int64_t kMaxRoom = 8192;  // of the list of tokens that may be kept
 
-// What a block's functions share. Members but `answer` are the same in all threads.
+// What a block's functions know, the same in all threads.
 struct Block {
   const SamplingCall* call;
-  DevicePlan plan;
-  int64_t index;    // of the plan in its group
-  Crowd crowd;      // its shared memory; filled in for a view by Look
-  double* masses;   // [sums + 1] running sums; in the histogram's place
-  int32_t* answer;  // shared
+  const DevicePlan* plan;
+  int64_t index;  // of the plan in its group
+  Crowd crowd;    // of the view that Look was told
 };
+
+// [sums + 1] running sums; in the histogram's place.
+__device__ __forceinline__ double* Masses() { return reinterpret_cast<double*>(Shared().low); }
+static_assert((kMaxVocab / kSumTokens + 1) * sizeof(double) <= offsetof(SelectShared, warp_sums));
 
 // --- what a block sees of its row ---
 
@@ -35,10 +38,10 @@ __device__ __forceinline__ void Look(Block* block, const SamplingRow& row, View 
 }
 
 // What thread 0 or warp 0 found, for all threads.
-__device__ __forceinline__ int32_t Share(const Block& block, int32_t answer) {
-  if (threadIdx.x == 0) *block.answer = answer;
+__device__ __forceinline__ int32_t Share(int32_t answer) {
+  if (threadIdx.x == 0) Shared().answer = answer;
   __syncthreads();
-  answer = *block.answer;
+  answer = Shared().answer;
   __syncthreads();
   return answer;
 }
@@ -79,7 +82,7 @@ __device__ int32_t FirstLargest(const Block& block) {
 
 // Every logit is impossible: the lowest token that is not banned; by one warp.
 __device__ int32_t FirstAllowed(const Block& block) {
-  const DevicePlan& plan = block.plan;
+  const DevicePlan& plan = *block.plan;
   const int32_t* const banned = block.call->banned + plan.first_banned;
   const int64_t token = FirstOf(block.crowd.row.count, [&](int64_t i) {
     for (int32_t b = 0; b < plan.num_banned; ++b) {
@@ -114,7 +117,7 @@ __device__ double AddSums(const Block& block, View view) {
   const SamplingScratch& scratch = block.call->scratch;
   const float* const sums = scratch.sums[view] + block.index * scratch.num_sums;
   const int64_t count = (block.crowd.row.count + kSumTokens - 1) / kSumTokens;
-  double* const masses = block.masses;
+  double* const masses = Masses();
   for (int64_t i = threadIdx.x; i < count; i += blockDim.x) {
     masses[i + 1] = static_cast<double>(sums[i]);
   }
@@ -181,12 +184,12 @@ __device__ int32_t DrawOfAll(const Block& block) {
   const Crowd& crowd = block.crowd;
   const int64_t count = crowd.row.count;
   const int64_t num_sums = (count + kSumTokens - 1) / kSumTokens;
-  const double u = static_cast<double>(UniformBits(block.plan)) * 0x1p-24;
-  const double target = u * block.masses[num_sums];
+  const double u = static_cast<double>(UniformBits(*block.plan)) * 0x1p-24;
+  const double target = u * Masses()[num_sums];
   const int64_t chosen =
-      FirstOf(num_sums - 1, [&](int64_t i) { return !(block.masses[i + 1] <= target); });
+      FirstOf(num_sums - 1, [&](int64_t i) { return !(Masses()[i + 1] <= target); });
   const int64_t first = chosen * kSumTokens;
-  float* const exponentials = crowd.list_logits;
+  float* const exponentials = crowd.list_logits();
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < kSumTokens;
        i += static_cast<int32_t>(blockDim.x)) {
     const float logit = first + i < count ? crowd.row.logits[first + i] : -INFINITY;
@@ -195,10 +198,10 @@ __device__ int32_t DrawOfAll(const Block& block) {
   __syncthreads();
   int32_t index = 0;
   if (threadIdx.x < kWarp) {
-    index = IndexThatSurelyPasses(exponentials, block.masses[chosen], target);
-    if (index < 0 && threadIdx.x == 0) index = Walk(exponentials, block.masses[chosen], target);
+    index = IndexThatSurelyPasses(exponentials, Masses()[chosen], target);
+    if (index < 0 && threadIdx.x == 0) index = Walk(exponentials, Masses()[chosen], target);
   }
-  return Share(block, index < 0 ? 0 : static_cast<int32_t>(first) + index);
+  return Share(index < 0 ? 0 : static_cast<int32_t>(first) + index);
 }
 
 // Keeps the k most likely by logit; ties: the lowest token. A NaN is never kept. Every one of the k
@@ -243,9 +246,7 @@ __device__ int32_t DrawOfKept(const DevicePlan& plan, double total, Crowd* crowd
   }
   const uint64_t least_p = plan.min_p > 0 ? LeastKey(BitsOf(plan.min_p)) : 0;
   if (least_p > crowd->least_exponential) crowd->least_exponential = least_p;
-  uint64_t mass = 0;
-  VisitKept(*crowd, [&](float, float exponential, int32_t) { mass += MassOf(exponential); });
-  mass = BlockSum(mass, crowd->shared);
+  const uint64_t mass = MassOfKept(*crowd);
   const uint64_t u = UniformBits(plan);
   const uint64_t target = (mass >> 24) * u + ((mass & 0xffffffu) * u >> 24);  // mass·u / 2^24
   return TokenOf(Reach(*crowd, Order::kToken, true, target + 1));
@@ -254,7 +255,7 @@ __device__ int32_t DrawOfKept(const DevicePlan& plan, double total, Crowd* crowd
 // --- one plan ---
 
 __device__ int32_t Pick(Block* block) {
-  const DevicePlan& plan = block->plan;
+  const DevicePlan& plan = *block->plan;
   Crowd& crowd = block->crowd;
   Look(block, PickedRow(*block->call, plan, block->index), kPicked);
   if (crowd.largest == -INFINITY || crowd.largest == INFINITY || plan.temperature == 0) {
@@ -262,15 +263,13 @@ __device__ int32_t Pick(Block* block) {
     if (threadIdx.x < kWarp) {
       token = crowd.largest == -INFINITY ? FirstAllowed(*block) : FirstLargest(*block);
     }
-    return Share(*block, token);
+    return Share(token);
   }
   double total = 0;
   if (KeepsTopK(plan, crowd.row.count)) {
     KeepTopK(&crowd, plan.top_k);
     crowd.factor = FactorOf(plan);
-    uint64_t mass = 0;
-    VisitKept(crowd, [&](float, float exponential, int32_t) { mass += MassOf(exponential); });
-    total = static_cast<double>(BlockSum(mass, crowd.shared)) * 0x1p-40;
+    total = static_cast<double>(MassOfKept(crowd)) * 0x1p-40;
   } else {
     crowd.factor = FactorOf(plan);
     total = AddSums(*block, kPicked);
@@ -305,7 +304,7 @@ __device__ __forceinline__ float LogprobOf(float logit, double log_total) {
 
 // The most likely tokens by rank; token -1 where there are none. Meets the block.
 __device__ void ReportTop(Block* block, double log_total) {
-  const DevicePlan& plan = block->plan;
+  const DevicePlan& plan = *block->plan;
   Crowd& crowd = block->crowd;
   TokenLogprob* const tops = block->call->tops + plan.first_top;
   crowd.row.count = LimitOf(plan, block->call->vocab);
@@ -314,7 +313,7 @@ __device__ void ReportTop(Block* block, double log_total) {
   KeepTopK(&crowd, k);
   if (crowd.listed < 0) ListKept(&crowd);  // there is room for k
   const auto key = [&](int32_t i) {
-    return KeyOf(OrderOfLogit(crowd.list_logits[i]), crowd.list_tokens[i]);
+    return KeyOf(OrderOfLogit(crowd.list_logits()[i]), crowd.list_tokens()[i]);
   };
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < plan.num_logprobs;
        i += static_cast<int32_t>(blockDim.x)) {
@@ -326,62 +325,33 @@ __device__ void ReportTop(Block* block, double log_total) {
     if (key(i) < crowd.least_logit) continue;
     int32_t rank = 0;
     for (int32_t j = 0; j < crowd.listed; ++j) rank += key(j) > key(i) ? 1 : 0;
-    tops[rank] = {crowd.list_tokens[i], LogprobOf(crowd.list_logits[i], log_total)};
+    tops[rank] = {crowd.list_tokens()[i], LogprobOf(crowd.list_logits()[i], log_total)};
   }
 }
 
 // log softmax of the raw row over the whole vocabulary. Meets the block.
 __device__ float Report(Block* block, int32_t token) {
-  Look(block, RawRow(*block->call, block->plan), kRaw);
+  Look(block, RawRow(*block->call, *block->plan), kRaw);
   const double total = AddSums(*block, kRaw);
   const double log_total = static_cast<double>(block->crowd.largest) + Log(total);
   const float logprob =
       token >= 0 ? LogprobOf(block->crowd.row.logits[token], log_total) : -INFINITY;
-  if (block->plan.num_logprobs > 0) ReportTop(block, log_total);
+  if (block->plan->num_logprobs > 0) ReportTop(block, log_total);
   return logprob;
 }
 
-// The shared memory of a block: running sums or what Select shares, partial sums, the list, the
-// answer.
-struct SharedPlan {
-  int64_t partial;
-  int64_t list;
-  int64_t answer;
-  int64_t bytes;
-};
-__host__ __device__ inline SharedPlan PlanShared(int64_t num_sums, int64_t threads, int64_t room) {
-  SharedPlan plan = {};
-  const int64_t masses = (num_sums + 1) * static_cast<int64_t>(sizeof(double));
-  const int64_t select = static_cast<int64_t>(sizeof(SelectShared));
-  plan.partial = masses > select ? masses : select;
-  plan.list = plan.partial + (threads + threads / kWarp) * static_cast<int64_t>(sizeof(uint64_t));
-  const int64_t exponentials = kPaddedFloats * 4;  // DrawOfAll has them in the list's place
-  plan.answer = plan.list + (room * 8 > exponentials ? room * 8 : exponentials);
-  plan.bytes = plan.answer + 8;
-  return plan;
-}
-
-__global__ void __launch_bounds__(1024)
+__global__ void __launch_bounds__(kMaxThreads, 1)
     PickKernel(const __grid_constant__ SamplingCall call, int32_t room) {
   WaitForPreviousKernel();
   LetNextKernelStart();
-  char* const shared = DynamicShared();
-  const SharedPlan at = PlanShared(call.scratch.num_sums, blockDim.x, room);
   Block block;
   block.call = &call;
   block.index = blockIdx.x;
-  block.plan = call.plans[block.index];
-  block.masses = reinterpret_cast<double*>(shared);
-  block.answer = reinterpret_cast<int32_t*>(shared + at.answer);
-  block.crowd.shared = reinterpret_cast<SelectShared*>(shared);
-  block.crowd.partial = reinterpret_cast<uint64_t*>(shared + at.partial);
-  block.crowd.list_logits = reinterpret_cast<float*>(shared + at.list);
-  block.crowd.list_tokens = reinterpret_cast<int32_t*>(shared + at.list) + room;
+  block.plan = call.plans + block.index;
   block.crowd.room = room;
-
-  const int32_t token = Picks(block.plan) ? Pick(&block) : block.plan.forced_token;
+  const int32_t token = Picks(*block.plan) ? Pick(&block) : block.plan->forced_token;
   __syncthreads();
-  const float logprob = Reports(block.plan) ? Report(&block, token) : 0.0f;
+  const float logprob = Reports(*block.plan) ? Report(&block, token) : 0.0f;
   if (threadIdx.x == 0) call.sampled[block.index] = {token, logprob};
 }
 
@@ -390,14 +360,16 @@ __global__ void __launch_bounds__(1024)
 void LaunchPick(Tape* tape, const SamplingCall& call, int64_t num_plans, bool greedy,
                 int32_t max_top) {
   const int64_t vocab = call.vocab;
-  const uint32_t threads = greedy || vocab <= 4096 ? 128 : vocab <= 32768 ? 512 : 1024;
+  const uint32_t threads = greedy || vocab <= 4096 ? 128 : kMaxThreads;
   // A sixteenth of the vocabulary holds all that real distributions keep; more is looked up in the
   // row itself, pass by pass.
   int64_t room = greedy ? 0 : vocab / 16 < kMaxRoom ? vocab / 16 : kMaxRoom;
   if (room < max_top) room = max_top < vocab ? max_top : vocab;
-  const SharedPlan at = PlanShared(call.scratch.num_sums, threads, room);
+  // DrawOfAll has the exponentials of one sum in the list's place.
+  const int64_t list_floats = 2 * room > kPaddedFloats ? 2 * room : kPaddedFloats;
+  const int64_t bytes = static_cast<int64_t>(sizeof(SelectShared)) + 4 * list_floats;
   Launch(tape, &PickKernel, {static_cast<uint32_t>(num_plans)}, {threads},
-         {static_cast<uint32_t>(at.bytes), true}, call, room);
+         {static_cast<uint32_t>(bytes), true}, call, room);
 }
 
 }  // namespace nibble::cuda

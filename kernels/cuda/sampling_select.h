@@ -4,6 +4,9 @@
 // A token's key is 54 bits: what it is ordered by (a logit, its exponential, or nothing), then
 // 2^22 - 1 - token, so that of equals the lower token is the larger key. All sums are of whole
 // numbers, hence the order in which threads come to them changes nothing.
+//
+// The passes over tokens are real functions: inlined wherever they are called they would be more
+// code than an instruction cache holds.
 #pragma once
 
 #include "cuda_machine.h"
@@ -20,31 +23,44 @@ inline constexpr int32_t kNumBins = 1 << kDigitBits;
 
 enum class Order { kLogit, kExponential, kToken };
 
-// Shared memory of one block. After it in memory: partial sums, then the list.
+// The most tokens of a row: a block's running sums, one for 1024 tokens, take the histogram's
+// place.
+inline constexpr int64_t kMaxVocab = 1 << 20;
+
+// Shared memory of one block; the list of tokens follows it.
 struct SelectShared {
   uint32_t low[kNumBins];  // a histogram of weights, 64 bits in two halves
   uint32_t high[kNumBins];
+  uint64_t partial[512 + 512 / kWarp];  // sums of each thread's bins
   uint64_t warp_sums[kWarp];
   uint64_t above;      // weight of the keys above the chosen digit
   uint64_t here;       // weight of the chosen digit
   int32_t digit;       // or -1: not reached
   int32_t num_listed;  // may exceed the list's room
+  int32_t answer;      // what one warp found, for all
+  int32_t unused;
 };
+__device__ __forceinline__ SelectShared& Shared() {
+  return *reinterpret_cast<SelectShared*>(DynamicShared());
+}
 
-// The tokens that may still be kept. Every member is the same in all threads.
+// The tokens that may still be kept. The same in all threads of a block.
 struct Crowd {
   SamplingRow row;
-  const float* maxima;             // of the row's parts, or null
-  float largest;                   // a token's exponential is e^((logit - largest)·factor)
-  float factor;                    // 0: exponentials do not matter
-  uint64_t least_logit = 0;        // keys by logit below it are out
-  uint64_t least_exponential = 0;  // and keys by exponential
-  SelectShared* shared;
-  uint64_t* partial;   // [blockDim.x + blockDim.x / 32]
-  float* list_logits;  // [room]
-  int32_t* list_tokens;
-  int32_t room;
-  int32_t listed = -1;  // >= 0: the list holds every token that may be kept
+  const float* maxima;         // of the row's parts, or null
+  float largest;               // a token's exponential is e^((logit - largest)·factor)
+  float factor;                // 0: exponentials do not matter
+  uint64_t least_logit;        // keys by logit below it are out
+  uint64_t least_exponential;  // and keys by exponential
+  int32_t room;                // of the list
+  int32_t listed;              // >= 0: the list holds every token that may be kept
+
+  __device__ __forceinline__ float* list_logits() const {
+    return reinterpret_cast<float*>(&Shared() + 1);
+  }
+  __device__ __forceinline__ int32_t* list_tokens() const {
+    return reinterpret_cast<int32_t*>(list_logits()) + room;
+  }
 };
 
 __device__ __forceinline__ uint64_t KeyOf(uint32_t order, int32_t token) {
@@ -61,9 +77,6 @@ __device__ __forceinline__ int32_t TokenOf(uint64_t key) {
 __device__ __forceinline__ uint32_t OrderOfLogit(float logit) {
   const uint32_t bits = BitsOf(logit + 0.0f);
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-}
-__device__ __forceinline__ float LogitOf(uint32_t order) {
-  return FloatOf((order & 0x80000000u) != 0 ? order ^ 0x80000000u : ~order);
 }
 // A value in [0, 1] as a whole number of 2^-40, what is below that left out, as on the CPU.
 __device__ __forceinline__ uint64_t MassOf(float value) {
@@ -124,53 +137,66 @@ __device__ __forceinline__ void VisitKept(const Crowd& crowd, const Visit& visit
   }
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < crowd.listed;
        i += static_cast<int32_t>(blockDim.x)) {
-    VisitIfKept(crowd, crowd.list_logits[i], crowd.list_tokens[i], visit);
+    VisitIfKept(crowd, crowd.list_logits()[i], crowd.list_tokens()[i], visit);
   }
 }
 
 // --- sums of a block ---
 
-__device__ __forceinline__ uint64_t BlockSum(uint64_t value, SelectShared* shared) {
+__device__ __forceinline__ uint64_t BlockSum(uint64_t value) {
   for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(~0u, value, lanes);
-  if (threadIdx.x % kWarp == 0) shared->warp_sums[threadIdx.x / kWarp] = value;
+  if (threadIdx.x % kWarp == 0) Shared().warp_sums[threadIdx.x / kWarp] = value;
   __syncthreads();
   uint64_t sum = 0;
-  for (uint32_t warp = 0; warp < blockDim.x / kWarp; ++warp) sum += shared->warp_sums[warp];
+  for (uint32_t warp = 0; warp < blockDim.x / kWarp; ++warp) sum += Shared().warp_sums[warp];
   __syncthreads();
   return sum;
 }
 
-__device__ __forceinline__ void AddTo(SelectShared* shared, uint32_t bin, uint64_t weight) {
+__device__ __forceinline__ void AddToBin(uint32_t bin, uint64_t weight) {
   const uint32_t low = static_cast<uint32_t>(weight);
-  const uint32_t old = atomicAdd(&shared->low[bin], low);
+  const uint32_t old = atomicAdd(&Shared().low[bin], low);
   const uint32_t high = static_cast<uint32_t>(weight >> 32) + (old + low < old ? 1u : 0u);
-  if (high != 0) atomicAdd(&shared->high[bin], high);
+  if (high != 0) atomicAdd(&Shared().high[bin], high);
 }
 
-// Lists the tokens kept so far if there is room for them, and returns their mass. Meets the block.
-__device__ __forceinline__ uint64_t ListKept(Crowd* crowd) {
-  if (threadIdx.x == 0) crowd->shared->num_listed = 0;
-  __syncthreads();
-  crowd->listed = -1;
+// The mass of the tokens kept so far. Meets the block.
+__device__ __attribute__((noinline)) uint64_t MassOfKept(Crowd crowd) {
   uint64_t mass = 0;
-  VisitKept(*crowd, [&](float logit, float exponential, int32_t token) {
+  VisitKept(crowd, [&](float, float exponential, int32_t) { mass += MassOf(exponential); });
+  return BlockSum(mass);
+}
+
+// Lists the tokens of the row that are kept so far, as many as there is room for: shared num_listed
+// counts them all. Returns their mass. Meets the block.
+__device__ __attribute__((noinline)) uint64_t ListRow(Crowd crowd) {
+  if (threadIdx.x == 0) Shared().num_listed = 0;
+  __syncthreads();
+  uint64_t mass = 0;
+  VisitRow(crowd, [&](float logit, float exponential, int32_t token) {
     mass += MassOf(exponential);
-    const int32_t at = atomicAdd(&crowd->shared->num_listed, 1);
-    if (at >= crowd->room) return;
-    crowd->list_logits[at] = logit;
-    crowd->list_tokens[at] = token;
+    const int32_t at = atomicAdd(&Shared().num_listed, 1);
+    if (at >= crowd.room) return;
+    crowd.list_logits()[at] = logit;
+    crowd.list_tokens()[at] = token;
   });
-  mass = BlockSum(mass, crowd->shared);
-  const int32_t listed = crowd->shared->num_listed;
-  if (listed <= crowd->room) crowd->listed = listed;
+  return BlockSum(mass);
+}
+
+// From now on the list is looked at, if it holds all that are kept. Returns their mass. Meets the
+// block.
+__device__ __forceinline__ uint64_t ListKept(Crowd* crowd) {
+  const uint64_t mass = ListRow(*crowd);
+  const int32_t listed = Shared().num_listed;
+  crowd->listed = listed <= crowd->room ? listed : -1;
   __syncthreads();
   return mass;
 }
 
 // --- the search ---
 
-__device__ __forceinline__ uint64_t WeightOfBin(const SelectShared& shared, int32_t bin) {
-  return static_cast<uint64_t>(shared.high[bin]) << 32 | shared.low[bin];
+__device__ __forceinline__ uint64_t WeightOfBin(int32_t bin) {
+  return static_cast<uint64_t>(Shared().high[bin]) << 32 | Shared().low[bin];
 }
 
 // The sum of the values of this lane and those before it.
@@ -198,30 +224,30 @@ __device__ __forceinline__ uint32_t LaneThatReaches(uint64_t weight, uint64_t wa
 // The bin, counted from the highest, where the running sum reaches `wanted`: into shared digit,
 // above and here. Meets the block. Threads hold consecutive bins, lanes of the first warp
 // consecutive threads.
-__device__ __forceinline__ void FindDigit(const Crowd& crowd, uint64_t above, uint64_t wanted) {
-  SelectShared& shared = *crowd.shared;
+__device__ __forceinline__ void FindDigit(uint64_t above, uint64_t wanted) {
+  SelectShared& shared = Shared();
   const int32_t bins = kNumBins / static_cast<int32_t>(blockDim.x);
   const uint32_t threads = blockDim.x / kWarp;  // of a lane
   const auto at = [](uint32_t thread) { return thread + thread / kWarp; };
   uint64_t weight = 0;
   for (int32_t i = 0; i < bins; ++i) {
-    weight += WeightOfBin(shared, kNumBins - 1 - (static_cast<int32_t>(threadIdx.x) * bins + i));
+    weight += WeightOfBin(kNumBins - 1 - (static_cast<int32_t>(threadIdx.x) * bins + i));
   }
-  crowd.partial[at(threadIdx.x)] = weight;
+  shared.partial[at(threadIdx.x)] = weight;
   __syncthreads();
   if (threadIdx.x < kWarp) {
     weight = 0;
-    for (uint32_t i = 0; i < threads; ++i) weight += crowd.partial[at(threadIdx.x * threads + i)];
+    for (uint32_t i = 0; i < threads; ++i) weight += shared.partial[at(threadIdx.x * threads + i)];
     const uint32_t lane = LaneThatReaches(weight, wanted, &above);
     if (lane < kWarp) {
-      weight = threadIdx.x < threads ? crowd.partial[at(lane * threads + threadIdx.x)] : 0;
+      weight = threadIdx.x < threads ? shared.partial[at(lane * threads + threadIdx.x)] : 0;
       const uint32_t thread = lane * threads + LaneThatReaches(weight, wanted, &above);
       int32_t bin = kNumBins - 1 - static_cast<int32_t>(thread) * bins;
-      while (above + WeightOfBin(shared, bin) < wanted) above += WeightOfBin(shared, bin--);
+      while (above + WeightOfBin(bin) < wanted) above += WeightOfBin(bin--);
       if (threadIdx.x == 0) {
         shared.digit = bin;
         shared.above = above;
-        shared.here = WeightOfBin(shared, bin);
+        shared.here = WeightOfBin(bin);
       }
     } else if (threadIdx.x == 0) {
       shared.digit = -1;
@@ -232,14 +258,14 @@ __device__ __forceinline__ void FindDigit(const Crowd& crowd, uint64_t above, ui
 
 // The largest key such that the kept tokens with this key or more weigh at least `wanted` (> 0)
 // together; 0 if all together do not. A token weighs 1, or its mass. Meets the block.
-__device__ __forceinline__ uint64_t Reach(const Crowd& crowd, Order order, bool by_mass,
-                                          uint64_t wanted) {
+__device__ __attribute__((noinline)) uint64_t Reach(Crowd crowd, Order order, bool by_mass,
+                                                    uint64_t wanted) {
   uint64_t prefix = 0, above = 0;
   for (int shift = order == Order::kToken ? kDigitBits : 4 * kDigitBits; shift >= 0;
        shift -= kDigitBits) {
     for (uint32_t bin = threadIdx.x; bin < kNumBins; bin += blockDim.x) {
-      crowd.shared->low[bin] = 0;
-      crowd.shared->high[bin] = 0;
+      Shared().low[bin] = 0;
+      Shared().high[bin] = 0;
     }
     __syncthreads();
     VisitKept(crowd, [&](float logit, float exponential, int32_t token) {
@@ -248,15 +274,14 @@ __device__ __forceinline__ uint64_t Reach(const Crowd& crowd, Order order, bool 
                                                               : 0;
       const uint64_t key = KeyOf(ordered, token);
       if (key >> (shift + kDigitBits) != prefix) return;
-      AddTo(crowd.shared, static_cast<uint32_t>(key >> shift) % kNumBins,
-            by_mass ? MassOf(exponential) : 1);
+      AddToBin(static_cast<uint32_t>(key >> shift) % kNumBins, by_mass ? MassOf(exponential) : 1);
     });
     __syncthreads();
-    FindDigit(crowd, above, wanted);
-    if (crowd.shared->digit < 0) return 0;
-    prefix = prefix << kDigitBits | static_cast<uint32_t>(crowd.shared->digit);
-    above = crowd.shared->above;
-    const uint64_t here = crowd.shared->here;
+    FindDigit(above, wanted);
+    if (Shared().digit < 0) return 0;
+    prefix = prefix << kDigitBits | static_cast<uint32_t>(Shared().digit);
+    above = Shared().above;
+    const uint64_t here = Shared().here;
     if (order == Order::kToken) continue;                // which token it is, is wanted
     if (above + here == wanted) return prefix << shift;  // all of the digit's tokens
     // One token alone: no ties to be told apart.
