@@ -50,6 +50,12 @@ __device__ __forceinline__ uint32_t MultiplyHalf2(uint32_t a, uint32_t b) {
 }
 __device__ __forceinline__ uint32_t BitsOf(float x) { return __float_as_uint(x); }
 __device__ __forceinline__ float FloatOf(uint32_t bits) { return __uint_as_float(bits); }
+// 2^x within 2 ulp; 0 where that is not a normal number.
+__device__ __forceinline__ float Exp2(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
 // a·b + c·d … of four signed bytes each, added to sum.
 __device__ __forceinline__ int32_t Dot4(uint32_t a, uint32_t b, int32_t sum) {
   return __dp4a(static_cast<int32_t>(a), static_cast<int32_t>(b), sum);

@@ -30,6 +30,10 @@ inline uint32_t MultiplyHalf2(uint32_t a, uint32_t b) {
 }
 inline uint32_t BitsOf(float x) { return std::bit_cast<uint32_t>(x); }
 inline float FloatOf(uint32_t bits) { return std::bit_cast<float>(bits); }
+inline float Exp2(float x) {
+  const float power = exp2f(x);
+  return power < 0x1p-126f ? 0.0f : power;
+}
 inline int32_t Dot4(uint32_t a, uint32_t b, int32_t sum) {
   uint32_t total = static_cast<uint32_t>(sum);
   for (int shift = 0; shift < 32; shift += 8) {
