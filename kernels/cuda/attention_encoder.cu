@@ -138,13 +138,6 @@ __device__ __forceinline__ void WriteRows(const EncoderTask& task, const Encoder
   }
 }
 
-template <int kBucket>
-__device__ __forceinline__ void ClearTiles(char* shared) {
-  for (uint32_t i = threadIdx.x; i < EncoderShared<kBucket>::kLargest / 16; i += blockDim.x) {
-    reinterpret_cast<uint4*>(shared)[i] = {0, 0, 0, 0};
-  }
-}
-
 // Keys and values from `slot` on into shared memory, for all threads; returns the keys' exponent.
 // The values' exponent only grows.
 template <int kBucket>
@@ -176,10 +169,8 @@ __global__ void EncoderKernel(EncoderTask task) {
   const DeviceSequence sequence = task.sequences[blockIdx.z];
   const int first = static_cast<int>(blockIdx.x) * kWarps<kBucket> * kTileRows;
   if (first >= sequence.num_rows) return;
-  // As in PrefillKernel: the compiler knows how many values the largest heads have.
-  const int head_dim = kBucket == 256 ? kBucket : task.head_dim;
   char* shared = DynamicShared();
-  if (head_dim != task.head_dim) ClearTiles<kBucket>(shared);
+  if (task.head_dim != kBucket) FillWithZeros(shared, EncoderShared<kBucket>::kLargest);
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   const float* q[2] = {nullptr, nullptr};
@@ -204,12 +195,12 @@ __global__ void EncoderKernel(EncoderTask task) {
         task.scale * Unit(LoadTile<kBucket>(task, sequence, slot, shared, &exponent, &sums));
     const int last = sequence.num_rows - slot - 1;
     uint32_t weights[kTilePages][4];
-    WeighTile(queries, RowKeys<kBucket>(SharedAddress(shared)), head_dim,
+    WeighTile(queries, RowKeys<kBucket>(SharedAddress(shared)),
               {queries.scale[0] * unit, queries.scale[1] * unit}, {last, last}, weights, &sums);
 #pragma unroll
     for (int page = 0; page < kTilePages; ++page) {
       sums.template Add<HalfPairs, kBucket>(
-          weights[page], SharedAddress(shared) + TileLayout<kBucket>::kBytes, page, head_dim, 0, 1);
+          weights[page], SharedAddress(shared) + TileLayout<kBucket>::kBytes, page, 0, 1);
     }
   }
   WriteRows<kBucket>(task, sums, Unit(exponent), out);

@@ -35,26 +35,47 @@ struct TileLayout {
   }
 };
 
+// The kernels compute with kBucket values a head, whose count the compiler knows. Smaller heads are
+// filled up with the zeros that nothing overwrites. For all threads.
+__device__ __forceinline__ void FillWithZeros(char* shared, uint32_t bytes) {
+  for (uint32_t i = threadIdx.x; i < bytes / 16; i += blockDim.x) {
+    reinterpret_cast<uint4*>(shared)[i] = {0, 0, 0, 0};
+  }
+  __syncthreads();
+}
+
 // --- from pages to shared memory, 16 bytes at a time; what lies past `slots` becomes zeros ---
+// kWarps warps share a page; this is number `warp` of them.
 
 // Keys share chunks with slots that were never written; whoever reads them masks them.
-template <int kBucket>
+template <int kBucket, int kWarps>
 __device__ __forceinline__ void CopyKeys(uint32_t shared, const char* keys, int head_dim, int slots,
-                                         int first, int step) {
-  for (int chunk = first; chunk < 2 * head_dim; chunk += step) {
-    CopyAsync16(shared + TileLayout<kBucket>::KeyChunk(chunk), keys + chunk * 16,
-                (chunk & 1) * 8 < slots);
+                                         int warp) {
+  constexpr int kStep = kWarps * kWarpLanes;
+  const int first = warp * kWarpLanes + static_cast<int>(threadIdx.x) % kWarpLanes;
+  const bool valid = (first & 1) * 8 < slots;
+  const uint32_t to = shared + TileLayout<kBucket>::KeyChunk(first);
+#pragma unroll 4
+  for (int chunk = 0; chunk < 2 * kBucket; chunk += kStep) {
+    if (first + chunk >= 2 * head_dim) break;
+    CopyAsync16(to + static_cast<uint32_t>(chunk) * 16, keys + (first + chunk) * 16, valid);
   }
 }
 
-template <int kBucket>
+template <int kBucket, int kWarps>
 __device__ __forceinline__ void CopyValues(uint32_t shared, const char* values, int head_dim,
-                                           int slots, int first, int step) {
-  const int row_chunks = head_dim / 8;
-  for (int chunk = first; chunk < kSlots * row_chunks; chunk += step) {
-    const int slot = chunk / row_chunks;
-    CopyAsync16(shared + TileLayout<kBucket>::RowChunk(slot, chunk % row_chunks),
-                values + chunk * 16, slot < slots);
+                                           int slots, int warp) {
+  constexpr int kRowLanes = kBucket / 8;
+  constexpr int kRows = kWarpLanes / kRowLanes;  // of a warp at a time
+  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
+  const int column = lane % kRowLanes;
+  if (8 * column >= head_dim) return;
+  const int first = warp * kRows + lane / kRowLanes;
+#pragma unroll 4
+  for (int row = 0; row < kSlots; row += kWarps * kRows) {
+    const int slot = first + row;
+    CopyAsync16(shared + TileLayout<kBucket>::RowChunk(slot, column),
+                values + (slot * head_dim / 8 + column) * 16, slot < slots);
   }
 }
 

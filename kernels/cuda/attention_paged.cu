@@ -44,14 +44,13 @@ struct Exchange {
 // One tile's weights into the exchange, this warp those of its 16 keys; sums take their base.
 template <typename Pairs, int kBucket>
 __device__ __forceinline__ void WeighShared(const Queries<Pairs, kBucket>& queries, uint32_t keys,
-                                            int head_dim, int last, Exchange* exchange,
+                                            int last, Exchange* exchange,
                                             DecodeSums<kBucket>* sums) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   float s[1][2][4] = {};
   Score(queries,
-        PageKeys<kBucket>(keys + static_cast<uint32_t>(warp) * TileLayout<kBucket>::kPageBytes),
-        head_dim, s);
+        PageKeys<kBucket>(keys + static_cast<uint32_t>(warp) * TileLayout<kBucket>::kPageBytes), s);
   const int own_last = last - warp * kSlots;
   ScaleAndMask(queries.scale, {own_last, own_last}, s[0]);
   float raised[2] = {-INFINITY, -INFINITY};
@@ -146,15 +145,15 @@ __global__ void DecodeKernel(PagedTask task) {
   for (int tile = 0; begin + tile * kTileSlots < end; ++tile) {
     stream.Await();
     stream.Issue(2 * tile + kParts - 1);
-    WeighShared(queries, stream.Part(2 * tile), task.cache.head_dim,
-                end - 1 - begin - tile * kTileSlots, exchange, &sums);
+    WeighShared(queries, stream.Part(2 * tile), end - 1 - begin - tile * kTileSlots, exchange,
+                &sums);
     stream.Await();
     stream.Issue(2 * tile + kParts);
 #pragma unroll
     for (int page = 0; page < kTilePages; ++page) {
       const uint4 a = exchange->weights[page][lane];
-      sums.template Add<Pairs, kBucket>({a.x, a.y, a.z, a.w}, stream.Part(2 * tile + 1), page,
-                                        task.cache.head_dim, warp, kDecodeWarps);
+      sums.template Add<Pairs, kBucket>({a.x, a.y, a.z, a.w}, stream.Part(2 * tile + 1), page, warp,
+                                        kDecodeWarps);
     }
   }
   WriteSplit<kBucket>(task, sums, sequence.first_row, static_cast<int>(blockIdx.x),
@@ -229,7 +228,7 @@ template <int kBucket>
 __device__ __forceinline__ void CloseSplit(int slot, int head_dim, int h, PrefillRow* row,
                                            PrefillSums<kBucket>* sums) {
   const bool last = slot + kTileSlots > row->position;
-  const bool ends = (slot + kTileSlots) % row->split_slots == 0;
+  const bool ends = ((slot + kTileSlots) & (row->split_slots - 1)) == 0;
   if (slot > row->position || !(last || ends)) return;
   constexpr int kStep = kTotalsInShared<kBucket> ? 4 * kWarpLanes : 8;
   float factor = 1;
@@ -287,15 +286,6 @@ __device__ __forceinline__ void StartRows(const PagedTask& task, const DeviceSeq
   queries->scale[1] *= task.scale;
 }
 
-template <int kBucket>
-__device__ void ClearRing(char* ring) {
-  auto* chunks = reinterpret_cast<uint4*>(ring);
-  for (uint32_t i = threadIdx.x; i < PrefillStream<kBucket>::kBytes / 16; i += blockDim.x) {
-    chunks[i] = {0, 0, 0, 0};
-  }
-  __syncthreads();
-}
-
 // How many keys the rows below end_row see.
 __device__ __forceinline__ int EndOfKeys(const DeviceSequence& sequence, int heads_per_kv,
                                          int end_row) {
@@ -319,11 +309,7 @@ __global__ void PrefillKernel(PagedTask task) {
   const int end = EndOfKeys(sequence, task.heads_per_kv, first + kBlockRows);
   const int warp_end =
       warp_first < num_rows ? EndOfKeys(sequence, task.heads_per_kv, warp_first + kTileRows) : 0;
-  // Registers suffice for 256 values only where the compiler knows how many there are: smaller
-  // heads are filled up with zeros.
-  const int head_dim = kBucket == 256 ? kBucket : task.cache.head_dim;
   char* shared = DynamicShared();
-  if (head_dim != task.cache.head_dim) ClearRing<kBucket>(shared);
   PrefillStream<kBucket> stream(task.cache, shared, index, static_cast<int>(blockIdx.y), 0, end);
   stream.Issue(0);
   PrefillRow rows[2];
@@ -338,7 +324,7 @@ __global__ void PrefillKernel(PagedTask task) {
     stream.Await();
     stream.Issue(part + 1);
     if (slot < warp_end) {
-      WeighTile(queries, PageKeys<kBucket>(stream.Part(part)), head_dim, queries.scale,
+      WeighTile(queries, PageKeys<kBucket>(stream.Part(part)), queries.scale,
                 {rows[0].position - slot, rows[1].position - slot}, weights, &sums);
     }
     stream.Await();
@@ -346,7 +332,7 @@ __global__ void PrefillKernel(PagedTask task) {
     if (slot >= warp_end) continue;
 #pragma unroll
     for (int page = 0; page < kTilePages; ++page) {
-      sums.template Add<Pairs, kBucket>(weights[page], stream.Part(part + 1), page, head_dim, 0, 1);
+      sums.template Add<Pairs, kBucket>(weights[page], stream.Part(part + 1), page, 0, 1);
     }
     CloseSplit<kBucket>(slot, task.cache.head_dim, 0, &rows[0], &sums);
     CloseSplit<kBucket>(slot, task.cache.head_dim, 1, &rows[1], &sums);

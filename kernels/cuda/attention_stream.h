@@ -22,7 +22,9 @@ class PageStream {
         keys_(static_cast<int64_t>(head) * 4 * kSlots * cache.head_dim),
         begin_(begin + Page() * kSlots),
         end_(end),
-        upcoming_(Lookup(0)) {}
+        upcoming_(Lookup(0)) {
+    if (cache.head_dim != kBucket) FillWithZeros(ring, kBytes);
+  }
 
   // Shared address of a part.
   __device__ uint32_t Part(int part) const {
@@ -31,22 +33,19 @@ class PageStream {
   // Begins to copy a part; each part once, ascending. Parts past the end are empty.
   __device__ void Issue(int part) {
     static_assert(kWarps % kTilePages == 0);
-    constexpr int kStep = kWarps / kTilePages * kWarpLanes;
-    const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
-    const int first = static_cast<int>(threadIdx.x) % kWarpLanes + warp / kTilePages * kWarpLanes;
+    constexpr int kShare = kWarps / kTilePages;
+    const int warp = static_cast<int>(threadIdx.x) / kWarpLanes / kTilePages;
     const int slot = begin_ + part / 2 * kTileSlots;
-    const uint32_t to = Part(part);
+    const uint32_t to = Part(part) + static_cast<uint32_t>(Page()) * Layout::kPageBytes;
     if (part % 2 == 0) {
       page_ = upcoming_;
       upcoming_ = Lookup(slot - begin_ + kTileSlots);
       if (slot < end_) {
-        CopyKeys<kBucket>(to + static_cast<uint32_t>(Page()) * Layout::kPageBytes, page_ + keys_,
-                          cache_.head_dim, end_ - slot, first, kStep);
+        CopyKeys<kBucket, kShare>(to, page_ + keys_, cache_.head_dim, end_ - slot, warp);
       }
     } else if (slot - Page() * kSlots < end_) {
-      CopyValues<kBucket>(to + static_cast<uint32_t>(Page()) * Layout::kPageBytes,
-                          page_ + keys_ + 2 * kSlots * cache_.head_dim, cache_.head_dim,
-                          end_ - slot, first, kStep);
+      CopyValues<kBucket, kShare>(to, page_ + keys_ + 2 * kSlots * cache_.head_dim, cache_.head_dim,
+                                  end_ - slot, warp);
     }
     CopyAsyncCommit();
   }

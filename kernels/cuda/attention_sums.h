@@ -27,7 +27,7 @@ struct RowSums {
     float shrink[2];
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      shrink[row] = largest[row] == -INFINITY ? 0.0f : exp2f(largest[row] - raised[row]);
+      shrink[row] = largest[row] == -INFINITY ? 0.0f : Exp2(largest[row] - raised[row]);
       largest[row] = raised[row];
     }
 #pragma unroll
@@ -38,17 +38,15 @@ struct RowSums {
       for (int i = 0; i < 4; ++i) values[n][i] *= shrink[i / 2];
     }
   }
-  // Adds the 16 keys of a page of the values at `shared`; columns column, column + step, … of those
-  // below head_dim.
+  // Adds the 16 keys of a page of the values at `shared`; columns column, column + step, …
   template <typename Pairs, int kBucket>
-  __device__ __forceinline__ void Add(const uint32_t (&a)[4], uint32_t shared, int page,
-                                      int head_dim, int column, int step) {
+  __device__ __forceinline__ void Add(const uint32_t (&a)[4], uint32_t shared, int page, int column,
+                                      int step) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
     const uint32_t row = shared + TileLayout<kBucket>::RowChunk(lane % 16, lane / 16);
 #pragma unroll
     for (int i = 0; i < kColumns; ++i) {
       const int d16 = column + i * step;
-      if (16 * d16 >= head_dim) break;
       uint32_t v[4];
       LoadMatrix4Transposed(v, TileLayout<kBucket>::RowMatrix(row, page, d16));
       Pairs::Mma(values[2 * i], a, {v[0], v[1]});

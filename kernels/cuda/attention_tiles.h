@@ -17,10 +17,9 @@ namespace nibble::cuda {
 // s += 16 rows against kPages · 16 keys, d ascending.
 template <typename Pairs, int kBucket, int kPages, bool kStaged, typename Keys>
 __device__ __forceinline__ void Score(const Queries<Pairs, kBucket, kStaged>& queries,
-                                      const Keys& keys, int head_dim, float (&s)[kPages][2][4]) {
+                                      const Keys& keys, float (&s)[kPages][2][4]) {
 #pragma unroll
   for (int step = 0; step < kBucket / 16; ++step) {
-    if (16 * step >= head_dim) break;
     uint32_t q[4];
     queries.Fragment(step, q);
 #pragma unroll
@@ -72,7 +71,7 @@ __device__ __forceinline__ void Weigh(const float (&s)[2][4], const float (&larg
     const int row = part % 2;
     const float base = largest[row] == -INFINITY ? 0.0f : largest[row];
     weights[part] =
-        Pairs::Pack(exp2f(s[part / 2][2 * row] - base), exp2f(s[part / 2][2 * row + 1] - base));
+        Pairs::Pack(Exp2(s[part / 2][2 * row] - base), Exp2(s[part / 2][2 * row + 1] - base));
   }
 }
 
@@ -80,11 +79,11 @@ __device__ __forceinline__ void Weigh(const float (&s)[2][4], const float (&larg
 // row sees. scale: of the scores, in units of log2.
 template <typename Pairs, int kBucket, bool kStaged, typename Keys>
 __device__ __forceinline__ void WeighTile(const Queries<Pairs, kBucket, kStaged>& queries,
-                                          const Keys& keys, int head_dim, const float (&scale)[2],
+                                          const Keys& keys, const float (&scale)[2],
                                           const int (&last)[2], uint32_t (&weights)[kTilePages][4],
                                           RowSums<kBucket / 16>* sums) {
   float s[kTilePages][2][4] = {};
-  Score(queries, keys, head_dim, s);
+  Score(queries, keys, s);
   float own[2] = {-INFINITY, -INFINITY};
 #pragma unroll
   for (int page = 0; page < kTilePages; ++page) {
