@@ -6,93 +6,136 @@
 namespace nibble::cuda {
 namespace {
 
-// kTiles · 8 rows of x; kDepth steps of them are staged at a time, in one of two buffers.
-template <int kNumTiles, int kSteps, int kResident>
+// kTiles · 8 rows of x, kDepth steps of which are staged at a time, in one of two buffers; kWarpsK
+// warps share panels.
+template <int kNumTiles, int kSteps, int kSharing, int kResident>
 struct Tokens {
   static constexpr int kTiles = kNumTiles;
   static constexpr int kRows = 8 * kNumTiles;
   static constexpr int kDepth = kSteps;
+  static constexpr int kWarpsK = kSharing;
   static constexpr int kBlocks = kResident;  // of a processor
+  static constexpr int kChunkUnits = kDepth * kWarpsK;
+  static constexpr uint32_t kStepBytes = kWarpsK * kUnitBytes;  // of the codes of a panel
 };
-using Tokens16 = Tokens<2, 4, 2>;
-using Tokens32 = Tokens<4, 4, 1>;
-using Tokens64 = Tokens<8, 2, 1>;
+using Tokens16 = Tokens<2, 4, 1, 2>;
+using Tokens16Narrow = Tokens<2, 4, 2, 2>;
+using Tokens32 = Tokens<4, 4, 1, 1>;
+using Tokens64 = Tokens<8, 2, 1, 1>;
 
 constexpr uint32_t kMapBytes = 1024;
 constexpr uint32_t kRowBytes = 2 * kUnitK;  // of one row of x in a unit
-constexpr uint32_t kBufferBytes = 16384;    // kDepth · warps_k · kRows · kRowBytes at most
+constexpr uint32_t kBufferBytes = 16384;    // kChunkUnits · kRows · kRowBytes at most
 constexpr uint32_t kSharedBytes = kPairTableBytes + kMapBytes + 2 * kBufferBytes;
 
-// A buffer := unit[kDepth · warps_k] of row[kRows] of 8 pieces of 16 bytes. Odd rows have their
-// halves exchanged, so that neither the pieces written together nor those read together share
-// banks.
+// A buffer := unit[kChunkUnits] of row[kRows] of 8 pieces of 16 bytes. Odd rows have their halves
+// exchanged, so that neither the pieces written together nor those read together share banks.
 __device__ __forceinline__ uint32_t PieceOffset(uint32_t row, uint32_t piece) {
   return row * kRowBytes + (piece ^ (row & 1) * 4) * 16;
 }
 
-// Sends for x at the steps under the cursor.
+// The pieces that a thread brings to shared memory: one of each 32 rows of a buffer, which are
+// those of one row of x, or of two.
 template <typename T>
-__device__ __forceinline__ void StageX(const PreparedRows& x, const TilePlan& plan, int64_t first_m,
-                                       int units, const TileCursor<T::kDepth>& at,
-                                       uint32_t buffer) {
-  const int first = at.step * plan.warps_k;
-  int count = (at.end - at.step < T::kDepth ? at.end - at.step : T::kDepth) * plan.warps_k;
-  count = count < units - first ? count : units - first;
-  const uint32_t piece = threadIdx.x % 8;
-#pragma unroll
-  for (uint32_t i = 0; i < kBufferBytes / 16 / kTileThreads; ++i) {
-    const uint32_t row = threadIdx.x / 8 + i * (kTileThreads / 8), unit = row / T::kRows;
-    int64_t m = first_m + row % T::kRows;
-    m = m < x.rows ? m : x.rows - 1;
-    if (static_cast<int>(unit) >= count) continue;
-    const uint16_t* const from =
-        x.values + m * x.stride + (first + static_cast<int>(unit)) * kUnitK + piece * 8;
-    CopyAsync16(buffer + PieceOffset(row, piece), from, true);
-  }
-  CopyAsyncCommit();
-}
+struct XPieces {
+  static constexpr int kPieces = T::kChunkUnits * T::kRows * 8 / kTileThreads;
+  static constexpr int kStride = kTileThreads / 8;  // rows of a buffer between a thread's pieces
+  const uint16_t* from;                             // of the first row, in unit 0
+  int64_t second;                                   // from the first row of x to the second
+  uint32_t to;
+  int unit;  // of the first piece
 
-// Adds step i, whose x begins at `x` for this lane's row.
+  __device__ __forceinline__ void Begin(const PreparedRows& x, int64_t first_m, uint32_t buffers) {
+    const uint32_t row = threadIdx.x / 8, piece = threadIdx.x % 8;
+    const int64_t last = x.rows - 1, m = first_m + row % T::kRows;
+    const int64_t clamped = m < last ? m : last, next = m + kStride < last ? m + kStride : last;
+    unit = static_cast<int>(row) / T::kRows;
+    from = x.values + clamped * x.stride + unit * kUnitK + piece * 8;
+    second = (next - clamped) * x.stride;
+    to = buffers + PieceOffset(row, piece);
+  }
+  __device__ __forceinline__ const uint16_t* At(int first_unit) const {
+    return from + int64_t{first_unit} * kUnitK;
+  }
+  // `count` units from At(), at most kChunkUnits; kFull: as many.
+  template <bool kFull>
+  __device__ __forceinline__ void Send(const uint16_t* at, int count, uint32_t buffer) const {
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      const int later = i * kStride / T::kRows;
+      if (!kFull && unit + later >= count) continue;
+      const int64_t row = i * kStride % T::kRows == 0 ? 0 : second;
+      CopyAsync16(to + buffer + static_cast<uint32_t>(i) * kStride * kRowBytes,
+                  at + row + later * kUnitK, true);
+    }
+    CopyAsyncCommit();
+  }
+  // The steps under the cursor.
+  __device__ __forceinline__ void SendSteps(const TileCursor<T::kDepth>& at, int units,
+                                            uint32_t buffer) const {
+    const int first = at.step * T::kWarpsK, end = at.end * T::kWarpsK;
+    Send<false>(At(first), (end < units ? end : units) - first, buffer);
+  }
+};
+
+// x of a lane in a buffer, at its k in both halves of a unit.
+struct LaneX {
+  uint32_t halves[2];
+  __device__ __forceinline__ void Load(uint32_t offset, uint4 (&b)[2]) const {
+    b[0] = LoadShared128(halves[0] + offset);
+    b[1] = LoadShared128(halves[1] + offset);
+  }
+};
+
+// Adds step i; x is that of the warp's first unit in the buffer.
 template <typename T, typename Form>
-__device__ __forceinline__ void AddStep(const char* table, const TileWarp& warp,
+__device__ __forceinline__ void AddStep(const char* table, uint32_t lane4,
                                         const WarpWeights<Form, T::kDepth>& weights, int i,
-                                        uint32_t x, TileSums<T::kTiles>& sums) {
-  uint32_t a[2][2][2][4];
+                                        const LaneX& x, TileSums<T::kTiles>& sums) {
+  constexpr uint32_t kTileBytes = 8 * kRowBytes;
+  const uint32_t unit = static_cast<uint32_t>(i * T::kWarpsK) * T::kRows * kRowBytes;
   float scales[2][2][Form::kHalves];
 #pragma unroll
-  for (int p = 0; p < 2; ++p) {
-    weights.Decode(table, static_cast<uint32_t>(warp.lane) * 4, i, p, a[p]);
-    weights.ScalesOf(i, p, scales[p]);
-  }
+  for (int p = 0; p < 2; ++p) weights.ScalesOf(i, p, scales[p]);
+  if constexpr (T::kTiles <= 2) {
+    uint4 b[T::kTiles][2];
 #pragma unroll
-  for (int j = 0; j < T::kTiles; ++j) {
-    const uint32_t tile = x + static_cast<uint32_t>(j) * 8 * kRowBytes;
-    const uint4 b[2] = {LoadShared128(tile), LoadShared128(tile ^ 64)};
+    for (int j = 0; j < T::kTiles; ++j) x.Load(unit + static_cast<uint32_t>(j) * kTileBytes, b[j]);
 #pragma unroll
-    for (int p = 0; p < 2; ++p) AddUnit<Form::kHalves>(a[p], b, scales[p], sums[p][j]);
+    for (int p = 0; p < 2; ++p) {
+      uint32_t a[2][2][4];
+      weights.Decode(table, lane4, i, p, a);
+#pragma unroll
+      for (int j = 0; j < T::kTiles; ++j) AddUnit<Form::kHalves>(a, b[j], scales[p], sums[p][j]);
+    }
+  } else {
+    uint32_t a[2][2][2][4];
+#pragma unroll
+    for (int p = 0; p < 2; ++p) weights.Decode(table, lane4, i, p, a[p]);
+#pragma unroll
+    for (int j = 0; j < T::kTiles; ++j) {
+      uint4 b[2];
+      x.Load(unit + static_cast<uint32_t>(j) * kTileBytes, b);
+#pragma unroll
+      for (int p = 0; p < 2; ++p) AddUnit<Form::kHalves>(a[p], b, scales[p], sums[p][j]);
+    }
   }
 }
 
 // Adds the steps under way, `steps` of which exist, and sends for `next_steps` more. kFull: kDepth
 // of each.
 template <bool kFull, typename T, typename Form>
-__device__ __forceinline__ void AddSteps(const char* table, const TilePlan& plan,
-                                         const TileWarp& warp, int steps, int next_steps,
-                                         uint32_t x, WarpWeights<Form, T::kDepth>& weights,
+__device__ __forceinline__ void AddSteps(const char* table, uint32_t lane4, int steps,
+                                         int next_steps, const LaneX& x,
+                                         WarpWeights<Form, T::kDepth>& weights,
                                          TileSums<T::kTiles>& sums) {
-  const uint32_t step_bytes = static_cast<uint32_t>(plan.warps_k) * kUnitBytes;
-  const uint32_t x_bytes = static_cast<uint32_t>(plan.warps_k) * T::kRows * kRowBytes;
 #pragma unroll
   for (int i = 0; i < T::kDepth; ++i) {
-    if (kFull || i < steps) {
-      AddStep<T>(table, warp, weights, i, x + static_cast<uint32_t>(i) * x_bytes, sums);
-    }
-    if (kFull || i < next_steps) {
-      weights.LoadStep(i, 0);
-      weights.Advance(step_bytes);
-    }
+    if (kFull || i < steps) AddStep<T>(table, lane4, weights, i, x, sums);
+    if (kFull || i < next_steps) weights.LoadStep(i, static_cast<uint32_t>(i) * T::kStepBytes);
     __syncwarp();  // keeps the compiler from sending for weights only when they are wanted
   }
+  weights.Advance(T::kDepth * T::kStepBytes);
 }
 
 template <typename T, typename Form>
@@ -101,6 +144,7 @@ __global__ void __launch_bounds__(kTileThreads, T::kBlocks)
            float* partials) {
   constexpr int kDepth = T::kDepth, kTiles = T::kTiles;
   LetNextKernelStart();
+  plan.warps_k = T::kWarpsK;
   const int block = static_cast<int>(blockIdx.x), of_rows = static_cast<int>(blockIdx.y);
   const TilePart place = PartOfBlock(plan, block);
   const FourBitPart& part = parts.parts[place.index];
@@ -119,10 +163,9 @@ __global__ void __launch_bounds__(kTileThreads, T::kBlocks)
   int steps = StepsAt(now, warp);
 #pragma unroll
   for (int i = 0; i < kDepth; ++i) {
-    if (i >= steps) continue;
-    weights.LoadStep(i, 0);
-    weights.Advance(static_cast<uint32_t>(plan.warps_k) * kUnitBytes);
+    if (i < steps) weights.LoadStep(i, static_cast<uint32_t>(i) * T::kStepBytes);
   }
+  weights.Advance(T::kDepth * T::kStepBytes);
   if (steps > 0) weights.scales.Load(w.nested, plan, UnitOfLane(plan, warp, now.step, steps));
 
   char* const table = DynamicShared();
@@ -136,42 +179,55 @@ __global__ void __launch_bounds__(kTileThreads, T::kBlocks)
   WaitForPreviousKernel();
   const uint32_t buffers = SharedAddress(table + kPairTableBytes + kMapBytes);
   uint32_t buffer = 0;  // 0 or kBufferBytes: where x of the current steps is
-  StageX<T>(x, plan, first_m, warp.units, now, buffers);
+  XPieces<T> pieces;
+  pieces.Begin(x, first_m, buffers);
+  pieces.SendSteps(now, warp.units, buffer);
 
+  const uint32_t lane4 = static_cast<uint32_t>(warp.lane) * 4;
   const uint32_t lane_x =
       buffers + static_cast<uint32_t>(warp.of_k) * T::kRows * kRowBytes +
       PieceOffset(static_cast<uint32_t>(warp.row), static_cast<uint32_t>(warp.pair));
-  const int full_steps = warp.units / plan.warps_k;  // in which every warp has a unit
+  const int full_steps = warp.units / T::kWarpsK;  // in which every warp has a unit
   TileSums<kTiles> sums;
   ClearSums<kTiles>(sums);
   while (!now.AtEnd()) {
+    // Full steps with full ones behind them.
+    const int last = now.end < full_steps ? now.end : full_steps;
+    const int chunks = now.step + kDepth < last ? (last - now.step) / kDepth - 1 : 0;
+    uint32_t unit = UnitOfLane(plan, warp, now.step, kDepth);
+    const uint16_t* to_send = pieces.At((now.step + kDepth) * T::kWarpsK);
+    for (int left = chunks; left > 0; --left) {
+      CopyAsyncWait<0>();
+      __syncthreads();  // x is there for all, and nobody reads the other buffer any more
+      weights.scales.Decode(map, offset);
+      pieces.template Send<true>(to_send, T::kChunkUnits, buffer ^ kBufferBytes);
+      to_send += T::kChunkUnits * kUnitK;
+      unit += T::kChunkUnits;
+      weights.scales.Load(w.nested, plan, unit);
+      const LaneX at = {{lane_x + buffer, (lane_x + buffer) ^ 64}};
+      AddSteps<true, T>(table, lane4, kDepth, kDepth, at, weights, sums);
+      buffer ^= kBufferBytes;
+    }
+    now.step += chunks * kDepth;
+    steps = StepsAt(now, warp);
     CopyAsyncWait<0>();
-    __syncthreads();  // x is there for all, and nobody reads the other buffer any more
+    __syncthreads();
     weights.scales.Decode(map, offset);
     TileCursor<kDepth> next = now;
     const bool done = next.Advance(plan);
-    const uint32_t at = lane_x + buffer;
+    pieces.SendSteps(next, warp.units, buffer ^ kBufferBytes);
+    if (done) weights.Enter(w, plan, warp, next);
+    const int next_steps = StepsAt(next, warp);
+    if (next_steps > 0) {
+      weights.scales.Load(w.nested, plan, UnitOfLane(plan, warp, next.step, next_steps));
+    }
+    const LaneX at = {{lane_x + buffer, (lane_x + buffer) ^ 64}};
+    AddSteps<false, T>(table, lane4, steps, next_steps, at, weights, sums);
     buffer ^= kBufferBytes;
-    StageX<T>(x, plan, first_m, warp.units, next, buffers + buffer);
-    const int last = now.end < full_steps ? now.end : full_steps;
-    int next_steps;
-    if (now.step + 2 * kDepth <= last) {
-      next_steps = steps - kDepth;
-      weights.scales.Load(w.nested, plan, UnitOfLane(plan, warp, next.step, kDepth));
-      AddSteps<true, T>(table, plan, warp, kDepth, kDepth, at, weights, sums);
-    } else {
-      if (done) weights.Enter(w, plan, warp, next);
-      next_steps = StepsAt(next, warp);
-      if (next_steps > 0) {
-        weights.scales.Load(w.nested, plan, UnitOfLane(plan, warp, next.step, next_steps));
-      }
-      AddSteps<false, T>(table, plan, warp, steps, next_steps, at, weights, sums);
-      if (done) {
-        FinishTile<kTiles>(plan, warp, split, now.Share(), part, x, first_m, table, sums);
-      }
+    if (done) {
+      FinishTile<kTiles>(plan, warp, split, now.Share(), part, x, first_m, table, sums);
     }
     now = next;
-    steps = next_steps;
   }
   CopyAsyncWait<0>();
 }
@@ -181,19 +237,18 @@ bool HasHalfGroups(const FourBitParts& parts) { return parts.parts[0].weight.gro
 
 // Bytes of partial sums that a block may leave.
 template <typename T>
-constexpr int64_t BlockPartials(int warps_k) {
-  return 2 * (kTileWarps / warps_k) * (8 * T::kTiles * 32) * 4;
+constexpr int64_t BlockPartials() {
+  return 2 * (kTileWarps / T::kWarpsK) * (8 * T::kTiles * 32) * 4;
 }
 
 template <typename T>
 void LaunchStaged(Tape* tape, const PreparedRows& x, const FourBitParts& parts,
                   const TilePlan& plan, void* split) {
   const int64_t blocks = plan.first_block[kMaxFourBitParts];
-  const int64_t room =
-      (kSplitBytes - 4 * kSplitCounters) / (blocks * BlockPartials<T>(plan.warps_k));
+  const int64_t room = (kSplitBytes - 4 * kSplitCounters) / (blocks * BlockPartials<T>());
   const bool nested = parts.parts[0].weight.absmax_codes != nullptr;
   auto* kernel = nested ? Staged<T, ScaleForm<1, true>> : Staged<T, ScaleForm<1, false>>;
-  if constexpr (T::kRows == 16) {
+  if constexpr (T::kRows == 16 && T::kWarpsK == 1) {
     if (HasHalfGroups(parts)) {
       kernel = nested ? Staged<T, ScaleForm<2, true>> : Staged<T, ScaleForm<2, false>>;
     }
@@ -215,7 +270,7 @@ void LaunchStaged(Tape* tape, const PreparedRows& x, const FourBitParts& parts,
 // The most blocks whose partial sums find room.
 template <typename T>
 int64_t MostBlocks(int64_t wanted) {
-  const int64_t most = (kSplitBytes - 4 * kSplitCounters) / BlockPartials<T>(1);
+  const int64_t most = (kSplitBytes - 4 * kSplitCounters) / BlockPartials<T>();
   return wanted < most ? wanted : most;
 }
 
@@ -224,9 +279,13 @@ void LaunchAsMany(Tape* tape, int num_processors, const PreparedRows& x, const F
                   void* split) {
   const int64_t tiles = (x.rows + T::kRows - 1) / T::kRows;
   const int64_t blocks = MostBlocks<T>(int64_t{T::kBlocks} * num_processors) / tiles;
-  TilePlan plan = PlanTiles(parts, 1, blocks);
-  // Where many blocks would share a tile, warps of one block share its rows instead.
-  if (T::kRows == 16 && plan.steps > 4 * plan.block_steps) plan = PlanTiles(parts, 2, blocks);
+  const TilePlan plan = PlanTiles(parts, T::kWarpsK, blocks);
+  if constexpr (T::kRows == 16 && T::kWarpsK == 1) {
+    // Where many blocks would share a tile, warps of one block share its rows instead.
+    if (plan.steps > 4 * plan.block_steps && !HasHalfGroups(parts)) {
+      return LaunchAsMany<Tokens16Narrow>(tape, num_processors, x, parts, split);
+    }
+  }
   LaunchStaged<T>(tape, x, parts, plan, split);
 }
 

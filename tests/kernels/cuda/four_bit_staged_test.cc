@@ -54,18 +54,22 @@ TEST_F(StagedMatMul, EqualsTheSumsForAnyShapeFormAndNumberOfProcessors) {
   split.ExpectCountersAreZero();
 }
 
-// Long rows reach the loop that needs no checks.
+// Long rows reach the loops that need no checks; many processors make warps share panels.
 TEST_F(StagedMatMul, EqualsTheSumsOfLongRows) {
+  struct Case {
+    int64_t rows, width;
+    int processors;
+  };
   const SplitMemory split;
   Dice dice(7);
-  for (const int64_t rows : {9, 20, 40}) {
+  for (const Case& c : {Case{9, 200, 3}, Case{12, 30, 8}, Case{16, 30, 1}, Case{20, 30, 2},
+                        Case{32, 270, 1}, Case{40, 30, 3}}) {
     for (const int32_t group : {32, 64, 256}) {
-      const WeightSpec spec = {WeightFormat::kNf4, 0, dice.Between(10, 12) * 256, group,
-                               dice.Chance()};
-      const TestProduct product(dice, spec, {dice.Between(20, 40)}, rows);
+      const WeightSpec spec = {WeightFormat::kNf4, 0, 48 * kUnitK, group, dice.Chance()};
+      const TestProduct product(dice, spec, {c.width}, c.rows);
       const PreparedTestRows x(product.x(), product.rows(), product.k());
-      Multiply(x.rows(), product.Parts(), static_cast<int>(dice.Between(1, 3)), false, split);
-      SCOPED_TRACE(testing::Message() << "M " << rows << " K " << spec.k << " group " << group);
+      Multiply(x.rows(), product.Parts(), c.processors, false, split);
+      SCOPED_TRACE(testing::Message() << "M " << c.rows << " N " << c.width << " group " << group);
       product.ExpectOut(x.kept(), true);
       if (HasFatalFailure()) return;
     }

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstdio>
+
 #include "tests/kernels/cuda/four_bit_product_testing.h"
 
 namespace nibble::cuda {
@@ -72,6 +75,54 @@ TEST_F(StreamMatMul, GivesTheSameBitsInAnyOrderOfBlocksAndThreads) {
     Multiply(product, x, 4, split);
     EXPECT_EQ(product.Out(0), first);
   });
+}
+
+// Root of the mean square of a - b.
+double Distance(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
+  return std::sqrt(sum / static_cast<double>(a.size()));
+}
+
+// Goal G8 of the kernels' design: bf16 activations, exact weights in fp64 as the truth, and the
+// usual way, weights rounded to bf16, as the yardstick.
+TEST_F(StreamMatMul, ErrsAFifthOfWhatWeightsRoundedToBf16Err) {
+  constexpr int64_t kM = 8, kN = 64, kK = 4096;
+  const SplitMemory split;
+  Dice dice(6);
+  absl::StatusOr<FourBitMatrix> matrix =
+      QuantizeFourBit(dice.Normals(kN * kK, 0.02f), kN, kK, {.double_quant = true});
+  ASSERT_TRUE(matrix.ok());
+  std::vector<float> x = dice.Normals(kM * kK);
+  for (float& value : x) value = Bf16ToF32(F32ToBf16(value));
+  const PreparedTestRows rows(x, kM, kK);
+  const DeviceFourBit weight(*matrix);
+  const DeviceArray<float> out(kM * kN);
+  FourBitParts parts = {};
+  parts.num_parts = 1;
+  parts.parts[0].weight = weight.view();
+  parts.parts[0].out = out.data();
+  parts.parts[0].out_stride = kN;
+  Tape tape;
+  FourBitStream(&tape, 2, rows.rows(), parts, split.data());
+  Play(tape);
+
+  const std::vector<float> w = Dequantized(*matrix), outs = out.Get();
+  std::vector<double> truth, rounded;
+  for (int64_t i = 0; i < kM * kN; ++i) {
+    double exact = 0, with_bf16 = 0;
+    for (int64_t k = 0; k < kK; ++k) {
+      const float value = w[static_cast<size_t>(i % kN * kK + k)];
+      const double xk = double{x[static_cast<size_t>(i / kN * kK + k)]};
+      exact += xk * double{value};
+      with_bf16 += xk * double{Bf16ToF32(F32ToBf16(value))};
+    }
+    truth.push_back(exact);
+    rounded.push_back(with_bf16);
+  }
+  const double ratio = Distance({outs.begin(), outs.end()}, truth) / Distance(rounded, truth);
+  std::printf("RMS error: %.3f of that of weights rounded to bf16\n", ratio);
+  EXPECT_LE(ratio, 0.2);
 }
 
 }  // namespace
