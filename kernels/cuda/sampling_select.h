@@ -110,18 +110,27 @@ __device__ __forceinline__ bool PartMatters(const Crowd& crowd, int64_t part) {
   return KeyOf(BitsOf(exponential), 0) >= crowd.least_exponential;
 }
 
-// A warp takes a part at a time: four tokens a lane.
+// A warp takes a part at a time, four tokens a lane; the next one is on its way meanwhile.
 template <typename Visit>
 __device__ __forceinline__ void VisitRow(const Crowd& crowd, const Visit& visit) {
   const int64_t warps = blockDim.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t parts = (crowd.row.count + kPartTokens - 1) / kPartTokens;
+  const auto load = [&](int64_t c) {
+    return LoadFour(crowd.row.logits, c, crowd.row.count, crowd.row.aligned != 0);
+  };
   for (int64_t first = threadIdx.x / kWarp; first < parts; first += kWarp * warps) {
     const int64_t mine = first + lane * warps;
-    const bool matters = mine < parts && PartMatters(crowd, mine);
-    for (unsigned left = __ballot_sync(~0u, matters); left != 0; left &= left - 1) {
-      const int64_t part = first + (__ffs(static_cast<int>(left)) - 1) * warps;
-      const int64_t c = part * kPartTokens + kFour * lane;
-      const Four x = LoadFour(crowd.row.logits, c, crowd.row.count, crowd.row.aligned != 0);
+    unsigned left = __ballot_sync(~0u, mine < parts && PartMatters(crowd, mine));
+    const auto next = [&] {  // this lane's tokens of the lowest part in `left`
+      return (first + (__ffs(static_cast<int>(left)) - 1) * warps) * kPartTokens + kFour * lane;
+    };
+    if (left == 0) continue;
+    Four coming = load(next());
+    while (left != 0) {
+      const int64_t c = next();
+      const Four x = coming;
+      left &= left - 1;
+      if (left != 0) coming = load(next());
       for (int i = 0; i < 4; ++i) {
         if (c + i < crowd.row.count) VisitIfKept(crowd, x.v[i], static_cast<int32_t>(c + i), visit);
       }
