@@ -369,7 +369,8 @@ __global__ void __launch_bounds__(32 * kWarps, kEights == 1 ? 2 : 1) MmaKernel(M
 template <bool kBf16, int kPanels, int kEights>
 void LaunchMma(Tape* tape, const MmaTask& task) {
   const Dim3 grid = {CeilDiv(task.rows, kEights * 8), NumBlocks(task.parts, kPanels * kPanel), 1};
-  constexpr uint32_t kShared = kWarps * kPanels * kPanel * (kEights + 1) / 2 * kTileRows * 4;
+  constexpr int kTiles = (kEights + 1) / 2;
+  constexpr uint32_t kShared = kWarps * kPanels * kPanel * kTiles * kTileRows * 4;
   Launch(tape, MmaKernel<kBf16, kPanels, kEights>, grid, {32 * kWarps, 1, 1}, {kShared, true},
          task);
 }

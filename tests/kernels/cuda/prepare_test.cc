@@ -113,7 +113,7 @@ using Finish = CudaTest;
 TEST_F(Finish, ScalesAddsBiasAndTheOldValueInPlaceOrNot) {
   Random random(3);
   for (int i = 0; i < 500; ++i) {
-    const int64_t rows = 1 + random.Below(6), cols = 1 + random.Below(i % 20 == 0 ? 2500 : 200);
+    const int64_t rows = 1 + random.Below(20), cols = 1 + random.Below(i % 20 == 0 ? 2500 : 200);
     const Matrix old(rows, cols, random), sums(rows, cols, random);
     const bool accumulate = random.Below(3) == 0, in_place = !accumulate && random.Below(2) == 0;
     const bool has_rows = random.Below(2) == 0, has_columns = random.Below(2) == 0;
