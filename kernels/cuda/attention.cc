@@ -9,14 +9,14 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr int64_t kMaxHeadDim = 256;
+[[noreturn]] void Refuse(const char* what, int64_t got, const char* wanted) {
+  std::fprintf(stderr, "attention: %s is %lld, wanted %s\n", what, static_cast<long long>(got),
+               wanted);
+  std::abort();
+}
 
 bool Tiled(const AttentionSetup& setup, int64_t head_dim) {
-  if (head_dim > kMaxHeadDim) {
-    std::fprintf(stderr, "attention: head_dim is %lld, at most %lld\n",
-                 static_cast<long long>(head_dim), static_cast<long long>(kMaxHeadDim));
-    std::abort();
-  }
+  if (head_dim > 256) Refuse("head_dim", head_dim, "at most 256");
   return !setup.exact && head_dim % 16 == 0;
 }
 
@@ -39,6 +39,7 @@ void PagedAttention(Tape* tape, const AttentionSetup& setup, const Activations& 
                     float scale, const Activations& out) {
   if (sequences.num_rows == 0) return;
   if (Tiled(setup, cache.head_dim) && cache.dtype != DType::kF32) {
+    if (setup.max_context <= 0) Refuse("max_context", setup.max_context, "the model's");
     return TiledPagedAttention(tape, setup, q, sequences, cache, layer, scale, out);
   }
   ExactPagedAttention(tape, q, sequences, cache, layer, scale, out);

@@ -104,8 +104,12 @@ template <int kBucket>
 __device__ __forceinline__ TileExponents ShareExponents(const RowTile& k, const RowTile& v,
                                                         float* shared) {
   const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
-  shared[warp] = Largest(k);
-  shared[8 + warp] = Largest(v);
+  const float warp_k = Largest(k);
+  const float warp_v = Largest(v);
+  if (threadIdx.x % kWarpLanes == 0) {
+    shared[warp] = warp_k;
+    shared[8 + warp] = warp_v;
+  }
   __syncthreads();
   float largest_k = 0;
   float largest_v = 0;

@@ -8,7 +8,7 @@ namespace nibble::cuda {
 namespace {
 
 constexpr int kRows = 16;
-constexpr int kThreads = 256;
+constexpr int kThreads = kRows * kRows;
 constexpr int kQueryHeads = 8;  // of one block: they share cosines and sines
 
 struct RopeTask {
@@ -76,33 +76,36 @@ __device__ void RotateKeys(const RopeTask& task, int first_row, int head,
   }
 }
 
+// The head's place in the page of a row, from K[0] of slot 0 on; null for a row of no sequence.
+template <typename Stored>
+__device__ __forceinline__ typename Stored::Bits* HeadPage(const RopeTask& task, int row, int head,
+                                                           int* slot) {
+  if (row >= task.num_rows) return nullptr;
+  const RowPlace place = task.places[row];
+  if (place.sequence < 0) return nullptr;
+  *slot = place.position % kSlots;
+  char* page = PageOf(task.cache, place.sequence, place.position / kSlots);
+  return reinterpret_cast<typename Stored::Bits*>(page) +
+         2 * head * static_cast<int64_t>(kSlots * task.cache.head_dim);
+}
+
+// 16 threads on the same component of 16 keys, then 16 threads on the same row of values.
 template <typename Stored>
 __device__ void StoreRows(const RopeTask& task, int first_row, int head,
                           const typename Stored::Bits* staged) {
-  using Bits = typename Stored::Bits;
+  constexpr int kStep = kThreads / kRows;
   const int head_dim = task.cache.head_dim;
-  const int values = kRows * head_dim;
-  const int64_t head_values = 2 * head * static_cast<int64_t>(values);  // K and V of other heads
-  const auto page_of = [&](const RowPlace& place) {
-    char* page = PageOf(task.cache, place.sequence, place.position / kSlots);
-    return reinterpret_cast<Bits*>(page) + head_values;
-  };
-  for (int index = static_cast<int>(threadIdx.x); index < values; index += kThreads) {
-    const int r = index % kRows;
-    const int d = index / kRows;
-    if (first_row + r >= task.num_rows) continue;
-    const RowPlace place = task.places[first_row + r];
-    if (place.sequence < 0) continue;
-    page_of(place)[d * kSlots + place.position % kSlots] = staged[r * StagedStride(head_dim) + d];
+  const int low = static_cast<int>(threadIdx.x) % kRows;
+  const int high = static_cast<int>(threadIdx.x) / kRows;
+  int slot = 0;
+  if (auto* page = HeadPage<Stored>(task, first_row + low, head, &slot)) {
+    const typename Stored::Bits* keys = staged + low * StagedStride(head_dim);
+    for (int d = high; d < head_dim; d += kStep) page[d * kSlots + slot] = keys[d];
   }
-  for (int index = static_cast<int>(threadIdx.x); index < values; index += kThreads) {
-    const int r = index / head_dim;
-    const int d = index % head_dim;
-    if (first_row + r >= task.num_rows) continue;
-    const RowPlace place = task.places[first_row + r];
-    if (place.sequence < 0) continue;
-    const float value = task.v[(first_row + r) * task.v_stride + head * head_dim + d];
-    page_of(place)[(kSlots + place.position % kSlots) * head_dim + d] = Stored::Round(value);
+  if (auto* page = HeadPage<Stored>(task, first_row + high, head, &slot)) {
+    const float* values = task.v + (first_row + high) * task.v_stride + head * head_dim;
+    typename Stored::Bits* to = page + (kSlots + slot) * head_dim;
+    for (int d = low; d < head_dim; d += kRows) to[d] = Stored::Round(values[d]);
   }
 }
 
