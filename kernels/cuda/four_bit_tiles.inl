@@ -396,13 +396,23 @@ __device__ __forceinline__ bool AddBlocks(const TilePlan& plan, const TileWarp& 
   if (warp.lane == 0) *counter = 0;
   __threadfence();
   ClearSums<kTiles>(sums);
+  // Some blocks' sums are sent for together, lest each waits for the one before.
+  constexpr int kTogether = kTiles == 1 ? 4 : 1;
 #pragma unroll 1
-  for (int block = first; block <= last; ++block) {
-    const volatile float* const theirs =
-        PartialSums<kTiles>(split, warp, block, block == first ? 1 : 0);
+  for (int block = first; block <= last; block += kTogether) {
+    float theirs[kTogether][kValues];
 #pragma unroll
-    for (int i = 0; i < kValues; ++i) {
-      sums[i / (4 * kTiles)][i / 4 % kTiles][i % 4] += theirs[i * 32];
+    for (int j = 0; j < kTogether * kValues; ++j) {
+      const int other = block + j / kValues < last ? block + j / kValues : last;
+      const volatile float* const from =
+          PartialSums<kTiles>(split, warp, other, other == first ? 1 : 0);
+      theirs[j / kValues][j % kValues] = from[j % kValues * 32];
+    }
+#pragma unroll
+    for (int j = 0; j < kTogether * kValues; ++j) {
+      const int i = j % kValues;
+      if (block + j / kValues > last) continue;
+      sums[i / (4 * kTiles)][i / 4 % kTiles][i % 4] += theirs[j / kValues][i];
     }
   }
   return true;
