@@ -138,96 +138,136 @@ __device__ __forceinline__ void AddSteps(const char* table, uint32_t lane4, int 
   weights.Advance(T::kDepth * T::kStepBytes);
 }
 
+// What a warp does in its block.
+template <typename T, typename Form>
+struct StagedWarp {
+  static constexpr int kDepth = T::kDepth;
+  const TilePlan& plan;
+  const FourBitView& w;
+  const TileWarp warp;
+  char* const table;
+  const uint32_t buffers;
+  TileCursor<kDepth> now;
+  WarpWeights<Form, kDepth> weights;
+  XPieces<T> pieces;
+  uint32_t buffer;  // 0 or kBufferBytes: where x of the current steps is
+  uint32_t lane_x;  // of this lane in the first buffer
+  float offset;
+  TileSums<T::kTiles> sums;
+
+  __device__ __forceinline__ const float* Map() const {
+    return reinterpret_cast<const float*>(table + kPairTableBytes);
+  }
+
+  // Sends for the first weights and makes the tables: needs nothing of the kernel before.
+  __device__ __forceinline__ void BeginWeights() {
+    weights.scales.Clear();
+    weights.Enter(w, plan, warp, now);
+    const int steps = StepsAt(now, warp);
+#pragma unroll
+    for (int i = 0; i < kDepth; ++i) {
+      if (i < steps) weights.LoadStep(i, static_cast<uint32_t>(i) * T::kStepBytes);
+    }
+    weights.Advance(T::kDepth * T::kStepBytes);
+    if (steps > 0) weights.scales.Load(w.nested, plan, UnitOfLane(plan, warp, now.step, steps));
+    FillPairTable(table, w.codebook);
+    offset = 0;
+    if constexpr (Form::kNested) {
+      reinterpret_cast<float*>(table + kPairTableBytes)[threadIdx.x] = w.map[threadIdx.x];
+      offset = NestedOffset(w);
+    }
+  }
+
+  // Sends for the first rows of x.
+  __device__ __forceinline__ void BeginX(const PreparedRows& x, int64_t first_m) {
+    buffer = 0;
+    pieces.Begin(x, first_m, buffers);
+    pieces.SendSteps(now, warp.units, buffer);
+    lane_x = buffers + static_cast<uint32_t>(warp.of_k) * T::kRows * kRowBytes +
+             PieceOffset(static_cast<uint32_t>(warp.row), static_cast<uint32_t>(warp.pair));
+    ClearSums<T::kTiles>(sums);
+  }
+
+  // To the next kDepth steps, whose x is there for all when this returns; nobody reads the other
+  // buffer any more.
+  __device__ __forceinline__ void Meet() {
+    CopyAsyncWait<0>();
+    __syncthreads();
+    weights.scales.Decode(Map(), offset);
+  }
+  template <bool kFull>
+  __device__ __forceinline__ void Add(int steps, int next_steps) {
+    const uint32_t x = lane_x + buffer;
+    AddSteps<kFull, T>(table, static_cast<uint32_t>(warp.lane) * 4, steps, next_steps,
+                       {{x, x ^ 64}}, weights, sums);
+    buffer ^= kBufferBytes;
+  }
+
+  // The steps of this tile that are full and have full ones behind them.
+  __device__ __forceinline__ void AddFullSteps() {
+    const int full = warp.units / T::kWarpsK;  // every warp has a unit
+    const int last = now.end < full ? now.end : full;
+    const int chunks = now.step + kDepth < last ? (last - now.step) / kDepth - 1 : 0;
+    uint32_t unit = UnitOfLane(plan, warp, now.step, kDepth);
+    const uint16_t* to_send = pieces.At((now.step + kDepth) * T::kWarpsK);
+    for (int left = chunks; left > 0; --left) {
+      Meet();
+      pieces.template Send<true>(to_send, T::kChunkUnits, buffer ^ kBufferBytes);
+      to_send += T::kChunkUnits * kUnitK;
+      unit += T::kChunkUnits;
+      weights.scales.Load(w.nested, plan, unit);
+      Add<true>(kDepth, kDepth);
+    }
+    now.step += chunks * kDepth;
+  }
+
+  // Up to kDepth steps more, and on to what follows them. True: the tile is done.
+  __device__ __forceinline__ bool AddRest() {
+    Meet();
+    const int steps = StepsAt(now, warp);
+    const bool done = now.Advance(plan);
+    pieces.SendSteps(now, warp.units, buffer ^ kBufferBytes);
+    if (done) weights.Enter(w, plan, warp, now);
+    const int next_steps = StepsAt(now, warp);
+    if (next_steps > 0) {
+      weights.scales.Load(w.nested, plan, UnitOfLane(plan, warp, now.step, next_steps));
+    }
+    Add<false>(steps, next_steps);
+    return done;
+  }
+};
+
 template <typename T, typename Form>
 __global__ void __launch_bounds__(kTileThreads, T::kBlocks)
     Staged(PreparedRows x, FourBitParts parts, TilePlan plan, int64_t first_row, uint32_t* counters,
            float* partials) {
-  constexpr int kDepth = T::kDepth, kTiles = T::kTiles;
   LetNextKernelStart();
   plan.warps_k = T::kWarpsK;
   const int block = static_cast<int>(blockIdx.x), of_rows = static_cast<int>(blockIdx.y);
   const TilePart place = PartOfBlock(plan, block);
   const FourBitPart& part = parts.parts[place.index];
-  const FourBitView& w = part.weight;
   const SplitPlace split = {counters, partials,
                             place.first_block + of_rows * static_cast<int>(gridDim.x),
                             block - place.first_block};
-  const TileWarp warp = ThisWarp(plan, w.k);
-  const int64_t first_m = first_row + int64_t{blockIdx.y} * T::kRows;
-  TileCursor<kDepth> now =
-      FirstOfBlock<kDepth>(plan, NumTiles(w, warp.warps_n), block - place.first_block);
-
-  WarpWeights<Form, kDepth> weights;
-  weights.scales.Clear();
-  weights.Enter(w, plan, warp, now);
-  int steps = StepsAt(now, warp);
-#pragma unroll
-  for (int i = 0; i < kDepth; ++i) {
-    if (i < steps) weights.LoadStep(i, static_cast<uint32_t>(i) * T::kStepBytes);
-  }
-  weights.Advance(T::kDepth * T::kStepBytes);
-  if (steps > 0) weights.scales.Load(w.nested, plan, UnitOfLane(plan, warp, now.step, steps));
-
+  const TileWarp warp = ThisWarp(plan, part.weight.k);
+  const int tiles = NumTiles(part.weight, warp.warps_n);
   char* const table = DynamicShared();
-  float* const map = reinterpret_cast<float*>(table + kPairTableBytes);
-  FillPairTable(table, w.codebook);
-  float offset = 0;
-  if constexpr (Form::kNested) {
-    map[threadIdx.x] = w.map[threadIdx.x];
-    offset = NestedOffset(w);
-  }
+  StagedWarp<T, Form> work = {plan,
+                              part.weight,
+                              warp,
+                              table,
+                              SharedAddress(table + kPairTableBytes + kMapBytes),
+                              FirstOfBlock<T::kDepth>(plan, tiles, split.block)};
+  work.BeginWeights();
   WaitForPreviousKernel();
-  const uint32_t buffers = SharedAddress(table + kPairTableBytes + kMapBytes);
-  uint32_t buffer = 0;  // 0 or kBufferBytes: where x of the current steps is
-  XPieces<T> pieces;
-  pieces.Begin(x, first_m, buffers);
-  pieces.SendSteps(now, warp.units, buffer);
-
-  const uint32_t lane4 = static_cast<uint32_t>(warp.lane) * 4;
-  const uint32_t lane_x =
-      buffers + static_cast<uint32_t>(warp.of_k) * T::kRows * kRowBytes +
-      PieceOffset(static_cast<uint32_t>(warp.row), static_cast<uint32_t>(warp.pair));
-  const int full_steps = warp.units / T::kWarpsK;  // in which every warp has a unit
-  TileSums<kTiles> sums;
-  ClearSums<kTiles>(sums);
-  while (!now.AtEnd()) {
-    // Full steps with full ones behind them.
-    const int last = now.end < full_steps ? now.end : full_steps;
-    const int chunks = now.step + kDepth < last ? (last - now.step) / kDepth - 1 : 0;
-    uint32_t unit = UnitOfLane(plan, warp, now.step, kDepth);
-    const uint16_t* to_send = pieces.At((now.step + kDepth) * T::kWarpsK);
-    for (int left = chunks; left > 0; --left) {
-      CopyAsyncWait<0>();
-      __syncthreads();  // x is there for all, and nobody reads the other buffer any more
-      weights.scales.Decode(map, offset);
-      pieces.template Send<true>(to_send, T::kChunkUnits, buffer ^ kBufferBytes);
-      to_send += T::kChunkUnits * kUnitK;
-      unit += T::kChunkUnits;
-      weights.scales.Load(w.nested, plan, unit);
-      const LaneX at = {{lane_x + buffer, (lane_x + buffer) ^ 64}};
-      AddSteps<true, T>(table, lane4, kDepth, kDepth, at, weights, sums);
-      buffer ^= kBufferBytes;
+  const int64_t first_m = first_row + int64_t{blockIdx.y} * T::kRows;
+  work.BeginX(x, first_m);
+  while (!work.now.AtEnd()) {
+    const TileShare share = work.now.Share();
+    work.AddFullSteps();
+    if (work.AddRest()) {
+      FinishTile<T::kTiles>(plan, warp, split, share, part, x, first_m, table, work.sums);
     }
-    now.step += chunks * kDepth;
-    steps = StepsAt(now, warp);
-    CopyAsyncWait<0>();
-    __syncthreads();
-    weights.scales.Decode(map, offset);
-    TileCursor<kDepth> next = now;
-    const bool done = next.Advance(plan);
-    pieces.SendSteps(next, warp.units, buffer ^ kBufferBytes);
-    if (done) weights.Enter(w, plan, warp, next);
-    const int next_steps = StepsAt(next, warp);
-    if (next_steps > 0) {
-      weights.scales.Load(w.nested, plan, UnitOfLane(plan, warp, next.step, next_steps));
-    }
-    const LaneX at = {{lane_x + buffer, (lane_x + buffer) ^ 64}};
-    AddSteps<false, T>(table, lane4, steps, next_steps, at, weights, sums);
-    buffer ^= kBufferBytes;
-    if (done) {
-      FinishTile<kTiles>(plan, warp, split, now.Share(), part, x, first_m, table, sums);
-    }
-    now = next;
   }
   CopyAsyncWait<0>();
 }
