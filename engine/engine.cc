@@ -13,6 +13,7 @@ namespace nibble {
 namespace {
 
 EngineOptions Filled(EngineOptions options, const Backend& backend) {
+  if (options.memory_bytes == 0) options.memory_bytes = backend.DeviceBytes();
   if (options.memory_bytes == 0) options.memory_bytes = DefaultMemoryBytes();
   options.backend.device = backend.device();
   options.backend.cpu_isa = backend.isa();
@@ -42,12 +43,30 @@ absl::Status CheckOptions(const EngineOptions& options) {
   return absl::OkStatus();
 }
 
+// The backend's own memory must fit before anything else is asked for.
+Reservation ReserveOwnMemory(const Backend& backend, Ledger* ledger) {
+  absl::StatusOr<Reservation> reserved = ledger->Reserve("", OwnMemoryPlan(backend));
+  Check(reserved.ok(), "the budget holds what the device takes for itself");
+  return *std::move(reserved);
+}
+
 }  // namespace
+
+MemoryPlan OwnMemoryPlan(const Backend& backend) {
+  const BackendMemory memory = backend.OwnMemory();
+  MemoryPlan plan;
+  if (memory.workspace > 0) {
+    plan.items.push_back({MemoryKind::kWorkspace, "step inputs and results", memory.workspace});
+  }
+  if (memory.graphs > 0) plan.items.push_back({MemoryKind::kGraphs, "graphs", memory.graphs});
+  return plan;
+}
 
 Engine::Core::Core(const EngineOptions& filled, EngineParts given)
     : options(filled),
       parts(std::move(given)),
       ledger(parts.backend->device(), options.memory_bytes),
+      own_memory(ReserveOwnMemory(*parts.backend, &ledger)),
       loop(parts.backend.get(), parts.clock, options.step_budget_ms),
       intake(options.caps, parts.clock, &registry, &loop.inbox()) {}
 
@@ -55,6 +74,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   if (absl::Status status = CheckOptions(options); !status.ok()) return status;
   absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(options.backend);
   if (!backend.ok()) return backend.status();
+  Ledger trial((*backend)->device(), Filled(options, **backend).memory_bytes);
+  const auto own = trial.Reserve("", OwnMemoryPlan(**backend));
+  if (!own.ok()) return own.status();
   return std::make_unique<Engine>(
       options, EngineParts{*std::move(backend), [] { return absl::Now(); }, LoadFromDisk});
 }
@@ -115,6 +137,8 @@ const EngineOptions& Engine::options() const { return core_->options; }
 std::string Engine::device() const { return core_->parts.backend->device(); }
 std::string Engine::isa() const { return core_->parts.backend->isa(); }
 int Engine::num_threads() const { return core_->parts.backend->num_threads(); }
+
+bool Engine::DeviceLost() const { return core_->parts.backend->IsLost(); }
 
 absl::Duration Engine::StalledFor() const {
   return core_->loop.inbox().StalledFor(core_->parts.clock());

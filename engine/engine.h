@@ -25,7 +25,8 @@ namespace nibble {
 
 struct EngineOptions {
   BackendOptions backend;
-  int64_t memory_bytes = 0;  // budget; 0: 80 % of the cgroup's limit, else of RAM
+  // Budget; 0: what the device says it has, else 80 % of the cgroup's limit, else of RAM.
+  int64_t memory_bytes = 0;
   RequestCaps caps;
   StepLimits limits;
   double step_budget_ms = 50;          // no step is planned to take longer
@@ -65,7 +66,8 @@ struct EngineParts {
 
 class Engine {
  public:
-  // Errors: INVALID_ARGUMENT (an option out of range), and MakeBackend's.
+  // Errors: INVALID_ARGUMENT (an option out of range), FAILED_PRECONDITION (the budget does not
+  // hold what the device takes for itself), and MakeBackend's.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options);
   Engine(const EngineOptions& options, EngineParts parts);
   // Cancels what still runs and joins the engine thread. Nothing may call the engine any more.
@@ -116,6 +118,8 @@ class Engine {
   std::string device() const;
   std::string isa() const;
   int num_threads() const;
+  // The device is gone for good: every step fails from now on, and only a new process helps.
+  bool DeviceLost() const;
   // Time since the engine thread last finished a step while work was waiting; zero when idle. For
   // the watchdog.
   absl::Duration StalledFor() const;

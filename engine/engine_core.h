@@ -23,11 +23,15 @@ struct Engine::Core {
   const EngineOptions options;
   EngineParts parts;
   Ledger ledger;
+  const Reservation own_memory;  // the backend's
   EngineLoop loop;
   ModelRegistry registry;
   Intake intake;
   std::thread thread;
 };
+
+// What the backend took when it was made.
+MemoryPlan OwnMemoryPlan(const Backend& backend);
 
 // EngineParts::load of the real engine: Checkpoint::Open and Model::Load.
 absl::StatusOr<LoadedModel> LoadFromDisk(const LoadRequest& request, const LoadTarget& target);

@@ -17,6 +17,17 @@ namespace {
   std::abort();
 }
 
+// Without a branch for each: every layer of a long batch asks.
+bool PagesAreWithin(const int32_t* pages, int64_t count, int64_t num_pages) {
+  const auto last = static_cast<uint32_t>(num_pages - 1);
+  uint32_t outside = 0;  // its highest bit
+  for (int64_t i = 0; i < count; ++i) {
+    const auto page = static_cast<uint32_t>(pages[i]);
+    outside |= page | (last - page);
+  }
+  return num_pages > 0 && (outside >> 31) == 0;
+}
+
 // The checks of one operation, by its name.
 struct Check {
   const char* op;
@@ -65,8 +76,9 @@ struct Check {
     Index("layer", layer, cache.num_layers);
     for (const SequenceRows& sequence : sequences) {
       True("a sequence's page table", sequence.pages != nullptr);
-      const int64_t last = (sequence.start + sequence.num_rows - 1) / kPageSlots;
-      for (int64_t i = 0; i <= last; ++i) Index("a page", sequence.pages[i], cache.num_pages);
+      const int64_t count = (sequence.start + sequence.num_rows - 1) / kPageSlots + 1;
+      if (PagesAreWithin(sequence.pages, count, cache.num_pages)) continue;
+      for (int64_t i = 0; i < count; ++i) Index("a page", sequence.pages[i], cache.num_pages);
     }
   }
 };

@@ -36,8 +36,7 @@ struct BackendOptions {
 // What a device takes for itself, whatever is loaded.
 struct BackendMemory {
   int64_t workspace = 0;
-  int64_t graphs = 0;
-  int64_t other = 0;
+  int64_t graphs = 0;  // at most
 };
 
 // The largest of everything that one model will ever ask, for sizing scratch memory.

@@ -74,8 +74,10 @@ void AddMachineGroup(Flags* flags, ServeFlags* out) {
   EngineOptions* engine = &out->server.engine;
   flags->Group("Machine");
   flags->Add("device", &engine->backend.device, "auto|cpu|cuda:0", "Where to compute.");
-  flags->AddBytes("memory", &engine->memory_bytes,
-                  "Most that models may hold; 0: 80 % of the cgroup's limit, or of RAM.");
+  flags->AddBytes(
+      "memory", &engine->memory_bytes,
+      "Most that models may hold; 0: on a GPU 90 % of what is free at the start, else 80 % of "
+      "the cgroup's limit, or of RAM.");
   flags->Add("threads", &engine->backend.num_threads, "N",
              "CPU threads that compute; 0: the cgroup's quota, or all CPUs.");
   flags->Add("cpu-isa", &engine->backend.cpu_isa, "scalar|avx2|avx512",
@@ -184,6 +186,7 @@ void LogEvent(Log* log, const ServerEvent& event) {
   }
   const bool bad = event.kind == ServerEvent::Kind::kLoadFailed ||
                    event.kind == ServerEvent::Kind::kStalled ||
+                   event.kind == ServerEvent::Kind::kDeviceLost ||
                    event.kind == ServerEvent::Kind::kAcceptFailed;
   log->Write(bad ? LogLevel::kError : LogLevel::kInfo, Name(event.kind), line);
 }

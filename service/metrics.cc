@@ -131,8 +131,9 @@ void AddCounts(const std::string& model, const ModelStats& stats, Families* out)
 
 void AddMemory(const EngineStats& stats, Families* out) {
   for (const Ledger::Entry& entry : stats.memory) {
-    out->Gauge("nibble_memory_bytes", "Bytes held, by owner and kind.",
-               {{"model", entry.owner}, {"device", stats.device}, {"kind", Name(entry.kind)}},
+    const std::string device = IsHostMemory(entry.kind) ? "cpu" : stats.device;
+    out->Gauge("nibble_memory_bytes", "Bytes held, by owner, device and kind.",
+               {{"model", entry.owner}, {"device", device}, {"kind", Name(entry.kind)}},
                static_cast<double>(entry.bytes));
   }
   out->Gauge("nibble_memory_budget_bytes", "Bytes that may be held at most.",

@@ -8,8 +8,8 @@ namespace nibble {
 
 const char* Name(ServerEvent::Kind kind) {
   static constexpr const char* kNames[] = {
-      "listening", "model_loaded", "load_failed", "model_unloaded", "ready",
-      "draining",  "stalled",      "recovered",   "accept_failed",  "stopped"};
+      "listening", "model_loaded", "load_failed", "model_unloaded", "ready",  "draining",
+      "stalled",   "recovered",    "device_lost", "accept_failed",  "stopped"};
   return kNames[static_cast<size_t>(kind)];
 }
 

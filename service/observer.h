@@ -42,6 +42,7 @@ struct ServerEvent {
     kDraining,       // message: the timeout
     kStalled,        // the engine thread has not finished a step for the watchdog's timeout
     kRecovered,      // it has again
+    kDeviceLost,     // message: the device; nothing can be computed any more, a drain follows
     kAcceptFailed,   // the listener could not accept (out of file descriptors …) and backs off
     kStopped,        // nothing runs any more
   };

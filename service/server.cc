@@ -99,6 +99,8 @@ class Server::Parts {
   void MakeParts();
   absl::Status Listen();
   void StartWatchdog();
+  // The engine's device is gone: says so, serves nothing any more, ends what runs.
+  void OnDeviceLost();
   void Stop();
 
   const ServerOptions options_;
@@ -124,6 +126,7 @@ class Server::Parts {
 
   absl::Mutex mutex_;
   std::optional<absl::Time> drain_deadline_ ABSL_GUARDED_BY(mutex_);
+  bool device_lost_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 absl::Status Server::Parts::Start() {
@@ -224,9 +227,21 @@ void Server::Parts::StartWatchdog() {
     health_.SetStalled(stalled);
     door_->Tell({stalled ? ServerEvent::Kind::kStalled : ServerEvent::Kind::kRecovered});
   };
-  hooks.on_tick = [this](absl::Time now) { stall_watch_->Check(now); };
+  hooks.on_tick = [this](absl::Time now) {
+    stall_watch_->Check(now);
+    if (engine_->DeviceLost()) OnDeviceLost();
+  };
   watchdog_ =
       std::make_unique<Watchdog>(options_.watchdog_timeout, PeriodFor(options_), std::move(hooks));
+}
+
+void Server::Parts::OnDeviceLost() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (std::exchange(device_lost_, true)) return;
+  }
+  door_->Tell({ServerEvent::Kind::kDeviceLost, "", engine_->device()});
+  BeginDrain(absl::ZeroDuration());
 }
 
 absl::Status Server::Parts::LoadModels() {
@@ -271,7 +286,10 @@ absl::Status Server::Parts::Wait() {
                  absl::StrCat(door_->open_calls(), " calls could not be ended"));
   }
   Stop();
-  return absl::OkStatus();
+  absl::MutexLock lock(&mutex_);
+  if (!device_lost_) return absl::OkStatus();
+  return Error(absl::StatusCode::kInternal, "DEVICE_LOST",
+               absl::StrCat(engine_->device(), " was lost; only a new process can use it again"));
 }
 
 void Server::Parts::Stop() {

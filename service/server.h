@@ -38,7 +38,8 @@ class Server {
   void BeginDrain();  // with options.drain_timeout
   // Waits for BeginDrain, then for its end; stops everything.
   // Errors: DEADLINE_EXCEEDED when requests could not even be cancelled (a hung device): the caller
-  // should leave the process without destroying the server.
+  // should leave the process without destroying the server; INTERNAL when the device was lost,
+  // which begins a drain by itself.
   absl::Status Wait();
 
   int port() const;             // bound

@@ -96,10 +96,11 @@ absl::StatusOr<Reservation> Ledger::Reserve(std::string_view owner, const Memory
   const int64_t needed = plan.Total();
   const std::lock_guard<std::mutex> lock(mutex_);
   if (needed > budget_bytes_ - used_) {
-    return Error(absl::StatusCode::kFailedPrecondition, "OUT_OF_MEMORY_BUDGET",
-                 absl::StrCat(Str(owner), " needs ", Megabytes(needed), " on ", device_, ", ",
-                              Megabytes(budget_bytes_ - used_), " of ", Megabytes(budget_bytes_),
-                              " are free: ", plan.Breakdown()));
+    return Error(
+        absl::StatusCode::kFailedPrecondition, "OUT_OF_MEMORY_BUDGET",
+        absl::StrCat(owner.empty() ? "the device itself" : Str(owner), " needs ", Megabytes(needed),
+                     " on ", device_, ", ", Megabytes(budget_bytes_ - used_), " of ",
+                     Megabytes(budget_bytes_), " are free: ", plan.Breakdown()));
   }
   Reservation reservation;
   reservation.ledger_ = this;

@@ -28,6 +28,10 @@ enum class MemoryKind : uint8_t {
 };
 inline constexpr int kNumMemoryKinds = 7;
 const char* Name(MemoryKind kind);  // the `kind` label: weights, embeddings, kv_cache, …
+// Tokenizers and lists are the host's whatever the device; they count in its budget all the same.
+constexpr bool IsHostMemory(MemoryKind kind) {
+  return kind == MemoryKind::kTokenizer || kind == MemoryKind::kOther;
+}
 
 struct MemoryItem {
   MemoryKind kind = MemoryKind::kOther;

@@ -165,7 +165,7 @@ absl::Status Model::DrawPlan(const Backend& backend, int64_t free_bytes) {
   };
   add(MemoryKind::kWorkspace, "activations", ScratchBegin(*workspace_));
   add(MemoryKind::kWorkspace, "scratch", scratch_bytes_);
-  add(MemoryKind::kWorkspace, "row ids", workspace_->host_bytes());
+  add(MemoryKind::kOther, "row ids", workspace_->host_bytes());
   add(MemoryKind::kTokenizer, "tokenizer", TextBytes(tokenizer_.get(), nullptr));
   add(MemoryKind::kTokenizer, "chat template", TextBytes(nullptr, chat_template_.get()));
   if (!row.has_kv_cache) return absl::OkStatus();
@@ -203,7 +203,7 @@ absl::Status Model::CheckUse() {
   for (int i = 0; i < kNumMemoryKinds; ++i) {
     const auto kind = static_cast<MemoryKind>(i);
     int64_t used = Memory(kind).bytes();
-    if (kind == MemoryKind::kWorkspace) used += workspace_->host_bytes();
+    if (kind == MemoryKind::kOther) used += workspace_->host_bytes();
     if (kind == MemoryKind::kTokenizer) used += TextBytes(tokenizer_.get(), chat_template_.get());
     if (used == plan_.Total(kind)) continue;
     return Error(absl::StatusCode::kInternal, "PLAN_MISMATCH",

@@ -20,7 +20,7 @@ int64_t GemmBytes(const DeviceTraits& traits) {
 
 // Two codebooks and the dynamic map, one behind the other.
 absl::Status WriteTables(OwnBlocks* memory, Stream* stream) {
-  auto* const host = reinterpret_cast<float*>(memory->results_host);
+  auto* const host = reinterpret_cast<float*>(memory->inputs_host);
   float* end = host;
   for (const WeightFormat format : {WeightFormat::kNf4, WeightFormat::kFp4}) {
     end = std::copy_n(CodebookOf(format).data(), kCodebook, end);
@@ -37,21 +37,23 @@ absl::Status WriteTables(OwnBlocks* memory, Stream* stream) {
 
 }  // namespace
 
-absl::StatusOr<OwnBlocks> TakeOwnBlocks(const DeviceTraits& traits, Stream* stream) {
+absl::StatusOr<OwnBlocks> TakeOwnBlocks(const DeviceTraits& traits, const OwnSizes& sizes,
+                                        Stream* stream) {
   OwnBlocks memory;
+  memory.sizes = sizes;
   memory.gemm_bytes = GemmBytes(traits);
-  memory.device_bytes =
-      kTableBytes + kStepInputBytes + kResultBytes + WeightUpload::kDeviceBytes + memory.gemm_bytes;
+  memory.device_bytes = kTableBytes + sizes.input_bytes + sizes.result_bytes +
+                        WeightUpload::kDeviceBytes + memory.gemm_bytes;
   absl::Status status;
   memory.device = Own<OwnedDevice>(Malloc(memory.device_bytes), &status);
   if (!status.ok()) return status;
-  memory.host = Own<OwnedHost>(MallocHost(kStepInputBytes + kResultBytes), &status);
+  memory.host = Own<OwnedHost>(MallocHost(sizes.input_bytes + sizes.result_bytes), &status);
   if (!status.ok()) return status;
   memory.inputs_host = memory.host.get();
-  memory.results_host = memory.inputs_host + kStepInputBytes;
+  memory.results_host = memory.inputs_host + sizes.input_bytes;
   memory.inputs = memory.device.get() + kTableBytes;
-  memory.results = memory.inputs + kStepInputBytes;
-  memory.pieces = memory.results + kResultBytes;
+  memory.results = memory.inputs + sizes.input_bytes;
+  memory.pieces = memory.results + sizes.result_bytes;
   memory.gemm = memory.pieces + WeightUpload::kDeviceBytes;
   if (status = WriteTables(&memory, stream); !status.ok()) return status;
   if (status = UseGemmWorkspace(stream, memory.gemm, memory.gemm_bytes); !status.ok()) {

@@ -13,11 +13,15 @@
 
 namespace nibble::cuda {
 
-inline constexpr int64_t kStepInputBytes = int64_t{16} << 20;
-// Sampled tokens and their most likely ones, and what CopyToHost brings.
-inline constexpr int64_t kResultBytes = int64_t{4} << 20;
+// What does not fit goes in parts, with a wait between them.
+struct OwnSizes {
+  int64_t input_bytes = int64_t{16} << 20;
+  // Sampled tokens and their most likely ones, and what CopyToHost brings.
+  int64_t result_bytes = int64_t{4} << 20;
+};
 
 struct OwnBlocks {
+  OwnSizes sizes;
   OwnedDevice device;
   OwnedHost host;
   DeviceTables tables;
@@ -31,8 +35,9 @@ struct OwnBlocks {
   int64_t device_bytes = 0;  // of the block
 };
 
-// Tables are in place when it returns; `stream` is used for that.
-// Errors: RESOURCE_EXHAUSTED, INTERNAL.
-absl::StatusOr<OwnBlocks> TakeOwnBlocks(const DeviceTraits& traits, Stream* stream);
+// `sizes`: multiples of 256, inputs at least 4096. Tables are in place when it returns; `stream` is
+// used for that. Errors: RESOURCE_EXHAUSTED, INTERNAL.
+absl::StatusOr<OwnBlocks> TakeOwnBlocks(const DeviceTraits& traits, const OwnSizes& sizes,
+                                        Stream* stream);
 
 }  // namespace nibble::cuda

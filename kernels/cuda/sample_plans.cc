@@ -48,6 +48,10 @@ class Lists {
   int32_t size_ = 0;
 };
 
+bool IsGreedy(const SamplingPlan& plan) {
+  return (plan.temperature == 0 || plan.forced_token >= 0) && plan.num_logprobs < 0;
+}
+
 DevicePlan ToDevice(const SamplingPlan& plan, int64_t vocab) {
   DevicePlan device = {};
   device.seed = plan.seed;
@@ -96,6 +100,7 @@ std::optional<SamplingTask> AddPlans(std::span<const SamplingPlan> plans, int64_
       plans, [](const SamplingPlan& plan) { return plan.banned; }, inputs);
   if (!slot.has_value() || !biases.fits() || !counts.fits() || !banned.fits()) return std::nullopt;
   SamplingTask task;
+  task.greedy = std::all_of(plans.begin(), plans.end(), IsGreedy) ? 1 : 0;
   int32_t num_tops = 0;
   auto* const out = reinterpret_cast<DevicePlan*>(slot->host);
   for (size_t i = 0; i < plans.size(); ++i) {
@@ -126,7 +131,10 @@ void ReadSampled(std::span<const SamplingPlan> plans, int64_t vocab, const char*
     sampled[i].token = tokens[i].token;
     if (plans[i].num_logprobs >= 0) sampled[i].logprob = tokens[i].logprob;
     const int32_t count = NumTop(plans[i], vocab);
-    sampled[i].top.assign(top, top + count);
+    // The device says -1 where it ran out of tokens that may be told.
+    const auto* const end =
+        std::find_if(top, top + count, [](const TokenLogprob& each) { return each.token < 0; });
+    sampled[i].top.assign(top, end);
     top += count;
   }
 }

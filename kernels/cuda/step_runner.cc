@@ -10,11 +10,12 @@ namespace nibble::cuda {
 StepRunner::StepRunner(int ordinal, OwnedStream stream, const OwnBlocks& memory)
     : ordinal_(ordinal),
       stream_(std::move(stream)),
-      inputs_(memory.inputs_host, memory.inputs, kStepInputBytes),
+      inputs_(memory.inputs_host, memory.inputs, memory.sizes.input_bytes),
       inputs_device_(memory.inputs),
       inputs_host_(memory.inputs_host),
       results_(memory.results),
-      results_host_(memory.results_host) {}
+      results_host_(memory.results_host),
+      result_bytes_(memory.sizes.result_bytes) {}
 
 Tape* StepRunner::tape() {
   if (tape_.empty()) tape_.AddCopy(inputs_device_, inputs_host_, kSlotBytes);
@@ -55,8 +56,8 @@ const char* StepRunner::FetchResults(int64_t bytes) {
 }
 
 void StepRunner::CopyToHost(void* host, const void* device, int64_t bytes) {
-  for (int64_t at = 0; at < bytes; at += kResultBytes) {
-    const int64_t size = std::min(kResultBytes, bytes - at);
+  for (int64_t at = 0; at < bytes; at += result_bytes_) {
+    const int64_t size = std::min(result_bytes_, bytes - at);
     tape()->AddCopy(const_cast<char*>(results_host_), static_cast<const char*>(device) + at, size);
     Flush();
     if (failed()) return;

@@ -47,6 +47,7 @@ class StepRunner {
   // The first `bytes` of the results on the device, flushed and brought here; null: it failed.
   const char* FetchResults(int64_t bytes);
   char* results() const { return results_; }
+  int64_t result_bytes() const { return result_bytes_; }
   // Flushes, and copies device memory out.
   void CopyToHost(void* host, const void* device, int64_t bytes);
 
@@ -68,6 +69,7 @@ class StepRunner {
   const char* const inputs_host_;
   char* const results_;
   const char* const results_host_;
+  const int64_t result_bytes_;
   Tape tape_;
   GraphCache graphs_;
   std::atomic<bool> graphs_are_old_ = false;
