@@ -70,8 +70,8 @@ __device__ __forceinline__ void RunBlock(const HopperTask& task) {
   constexpr bool kLarge = S::kRowTiles * S::kTokenTiles == 4;
   if (warp < 4) {
     GiveRegisters<kLarge ? 40 : 56>();
-    if (warp == 0) FeedCodes<S>(task, ring, lane);
-    if (warp == 1) FeedX<S>(task, ring, lane);
+    if (warp == 0) FeedCodes<S>(task, ring);
+    if (warp == 1) FeedX<S>(task, ring);
     if (warp >= 2 && warp < 2 + S::kScaleWarps) {
       FeedScales<S>(task, ring, (warp - 2) * 32 + lane);
     }

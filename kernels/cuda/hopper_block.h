@@ -134,8 +134,11 @@ __device__ __forceinline__ Tile TileOf(const HopperTask& task, int32_t index) {
 }
 
 // The last row tile may run past the last panel, which is then taken again.
-__device__ __forceinline__ int64_t PanelAt(const FourBitView& weight, int32_t panel) {
-  const int64_t last = (weight.n + kPanelRows - 1) / kPanelRows - 1;
+__device__ __forceinline__ int64_t LastPanel(const FourBitView& weight) {
+  return (weight.n + kPanelRows - 1) / kPanelRows - 1;
+}
+__device__ __forceinline__ int64_t PanelAt(const FourBitView& weight, int64_t panel) {
+  const int64_t last = LastPanel(weight);
   return panel < last ? panel : last;
 }
 

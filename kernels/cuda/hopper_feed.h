@@ -6,25 +6,29 @@
 
 namespace nibble::cuda {
 
-// --- feeding: four warps, each with its own part of every stage ---
+// Copies are issued by one lane, from addresses that are the same for the whole warp: the copy
+// instruction takes uniform registers, and lanes with addresses of their own would take turns.
 
 template <typename S>
-__device__ __forceinline__ void FeedCodes(const HopperTask& task, Ring<S> ring, int32_t lane) {
+__device__ __forceinline__ void FeedCodes(const HopperTask& task, Ring<S> ring) {
+  const int64_t panel_bytes = task.work.units * kUnitBytes;
   PieceList list = PiecesOf(task.work, static_cast<int32_t>(blockIdx.x));
   for (Piece piece; NextPiece(task.work, static_cast<int32_t>(blockIdx.x), &list, &piece);) {
     const Tile tile = TileOf<S>(task, piece.tile);
     const FourBitView& weight = task.parts[tile.part].weight;
-    const int64_t panel = PanelAt(weight, tile.first_panel + lane % S::kPanels);
-    const uint8_t* codes = weight.codes + (panel * task.work.units + piece.first) * kUnitBytes;
+    const int64_t last = LastPanel(weight) - tile.first_panel;
+    const uint8_t* codes = weight.codes + tile.first_panel * panel_bytes + piece.first * kUnitBytes;
 #pragma unroll 1
     for (int32_t unit = 0; unit < piece.count; ++unit, codes += kUnitBytes) {
       ring.WaitEmpty();
-      const uint32_t full = ring.plan.Full(ring.stage);
-      if (lane == 0) BarrierArriveExpecting(full, S::kCodesBytes);
-      __syncwarp();
-      if (lane < S::kPanels) {
-        BulkCopy(ring.Address() + static_cast<uint32_t>(lane * kUnitBytes), codes, kUnitBytes,
-                 full);
+      const uint32_t full = ring.plan.Full(ring.stage), to = ring.Address();
+      if (IsElected()) {
+        BarrierArriveExpecting(full, S::kCodesBytes);
+#pragma unroll
+        for (int panel = 0; panel < S::kPanels; ++panel) {
+          BulkCopy(to + static_cast<uint32_t>(panel * kUnitBytes),
+                   codes + (panel < last ? panel : last) * panel_bytes, kUnitBytes, full);
+        }
       }
       ring.Advance();
     }
@@ -33,23 +37,25 @@ __device__ __forceinline__ void FeedCodes(const HopperTask& task, Ring<S> ring, 
 
 // Where a tile of x is missing beside the last one, that is taken again.
 template <typename S>
-__device__ __forceinline__ void FeedX(const HopperTask& task, Ring<S> ring, int32_t lane) {
+__device__ __forceinline__ void FeedX(const HopperTask& task, Ring<S> ring) {
   WaitForPreviousKernel();
-  const int64_t last = (task.rows + kTileRows - 1) / kTileRows - 1;
+  const int64_t tile_bytes = task.work.units * kTileUnitBytes;
   PieceList list = PiecesOf(task.work, static_cast<int32_t>(blockIdx.x));
   for (Piece piece; NextPiece(task.work, static_cast<int32_t>(blockIdx.x), &list, &piece);) {
-    const int64_t wanted =
-        TileOf<S>(task, piece.tile).token_tile * S::kTokenTiles + lane % S::kTokenTiles;
-    const char* x = task.tiles + ((wanted < last ? wanted : last) * task.work.units + piece.first) *
-                                     kTileUnitBytes;
+    const int64_t first = TileOf<S>(task, piece.tile).token_tile * S::kTokenTiles;
+    const int64_t last = (task.rows + kTileRows - 1) / kTileRows - 1 - first;
+    const char* x = task.tiles + first * tile_bytes + piece.first * kTileUnitBytes;
 #pragma unroll 1
     for (int32_t unit = 0; unit < piece.count; ++unit, x += kTileUnitBytes) {
       ring.WaitEmpty();
-      const uint32_t full = ring.plan.Full(ring.stage);
-      if (lane == 0) BarrierArriveExpecting(full, S::kTokenTiles * kXBytes);
-      __syncwarp();
-      if (lane < S::kTokenTiles) {
-        BulkCopy(ring.Address() + S::kX + static_cast<uint32_t>(lane) * kXBytes, x, kXBytes, full);
+      const uint32_t full = ring.plan.Full(ring.stage), to = ring.Address() + S::kX;
+      if (IsElected()) {
+        BarrierArriveExpecting(full, S::kTokenTiles * kXBytes);
+#pragma unroll
+        for (int tile = 0; tile < S::kTokenTiles; ++tile) {
+          BulkCopy(to + static_cast<uint32_t>(tile) * kXBytes,
+                   x + (tile < last ? tile : last) * tile_bytes, kXBytes, full);
+        }
       }
       ring.Advance();
     }

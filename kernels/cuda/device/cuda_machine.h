@@ -182,6 +182,19 @@ __device__ __forceinline__ void LetNextKernelStart() {
 
 inline constexpr bool kHasHopper = true;
 
+// The warp meets; true for one lane, always the same. The compiler knows that it is one:
+// instructions with uniform operands then need no loop over lanes.
+__device__ __forceinline__ bool IsElected() {
+  uint32_t elected;
+  asm volatile(
+      "{\n"
+      ".reg .pred one;\n"
+      "elect.sync _|one, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, one;\n"
+      "}\n"
+      : "=r"(elected));
+  return elected != 0;
+}
 // A barrier in shared memory that `arrivals` arrivals and the bytes expected complete.
 __device__ __forceinline__ void BarrierInit(uint32_t barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");

@@ -139,7 +139,7 @@ RandomShape DrawShape(Random& random) {
   constexpr int32_t kGroups[] = {32, 64, 64, 64, 128, 256};
   RandomShape shape;
   shape.group = kGroups[Uniform(random, 0, 5)];
-  const bool deep = Uniform(random, 0, 7) == 0;  // enough units for several blocks to share a tile
+  const bool deep = Uniform(random, 0, 4) == 0;  // enough units for several blocks to share a tile
   shape.k = shape.group * Uniform(random, 1, (deep ? 1600 : 320) / shape.group);
   shape.rows =
       deep || Uniform(random, 0, 3) > 0 ? Uniform(random, 1, 80) : Uniform(random, 65, 300);

@@ -120,6 +120,10 @@ inline void LetNextKernelStart() {}
 
 inline constexpr bool kHasHopper = true;
 
+inline bool IsElected(emulator::Where where = emulator::Where::current()) {
+  emulator::MeetWholeWarp({"IsElected", where}, nullptr, nullptr);
+  return threadIdx.x % 32 == 0;
+}
 inline void BarrierInit(uint32_t barrier, uint32_t arrivals) {
   emulator::InitBarrier(barrier, arrivals);
 }
