@@ -262,6 +262,7 @@ absl::StatusOr<std::vector<Timing>> Machine::Race(std::span<const Contender> con
   for (cuda::Graph* graph : graphs) cuda::Destroy(graph);
   if (!status.ok()) return status;
   std::vector<Timing> timings;
+  timings.reserve(samples.size());
   for (std::vector<double>& sample : samples) timings.push_back(Summary(std::move(sample)));
   return timings;
 }

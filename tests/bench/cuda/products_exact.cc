@@ -1,8 +1,10 @@
 // Whether products are right, beside how fast they are: dequantization to the last bit (G7), the
 // error of a fused product against fp64 (G8), rows that do not depend on their neighbours (G9), and
 // packing's speed (G10).
+#include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
+#include <cstdio>
 #include <random>
 #include <vector>
 
@@ -220,8 +222,8 @@ void MeasureInvariance(Machine* machine, Figures* figures) {
   for (const int64_t row : {int64_t{0}, rows / 2, rows - 1}) {
     const std::vector<float> alone = Result(machine, invariant(x.Rows(row, 1)), out, shape.n);
     for (size_t n = 0; n < alone.size(); ++n) {
-      const float& other = crowd[static_cast<size_t>(row * shape.n) + n];
-      different += std::memcmp(&alone[n], &other, sizeof(float)) == 0 ? 0 : 1;
+      const float other = crowd[static_cast<size_t>(row * shape.n) + n];
+      different += std::bit_cast<uint32_t>(alone[n]) == std::bit_cast<uint32_t>(other) ? 0 : 1;
     }
   }
   figures->Write(Line("figure", "G9").Add("value", static_cast<double>(different)));
