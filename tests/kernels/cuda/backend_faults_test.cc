@@ -107,7 +107,9 @@ TEST_F(CudaFaultsTest, AnyFailureOfAStepEndsThatStepAlone) {
     for (int i = 0; i < 2; ++i) toy.Run(step);
     int64_t failures = 0;
     for (int64_t nth = 1; nth < 40; ++nth) {
-      if (!replayed) EXPECT_TRUE(backend->Allocate(64).ok());
+      if (!replayed) {
+        EXPECT_TRUE(backend->Allocate(64).ok());
+      }
       fake::Reset();
       fake::FailCall({.call = call, .nth = nth});
       const ToyAnswer failed = toy.Run(step);
@@ -140,6 +142,20 @@ TEST_F(CudaFaultsTest, ACaptureThatFailsIsPlayedInstead) {
     EXPECT_EQ(backend->step().graphs().counts().failed, 2) << "once for each tape of the step";
     fake::Reset();
   }
+}
+
+TEST_F(CudaFaultsTest, AnOperationThatFailsInACaptureEndsTheCapture) {
+  const ToyStep step = ToyStepAt(0, 3);
+  const auto backend = Make();
+  ToyDecoder toy(backend.get());
+  const ToyAnswer clean = toy.Run(step);
+  fake::FailCall({.call = Call::kIssueKernel});  // of the second time, which is captured
+  for (int i = 0; i < 4; ++i) {
+    const ToyAnswer again = toy.Run(step);
+    ASSERT_TRUE(again.status.ok()) << again.status;
+    EXPECT_TRUE(again == clean);
+  }
+  EXPECT_EQ(backend->step().graphs().counts().failed, 1);
 }
 
 TEST_F(CudaFaultsTest, ALostDeviceStaysLost) {

@@ -138,5 +138,30 @@ TEST_F(CudaBackendTest, WhatDoesNotFitItsBlocksGoesInParts) {
   EXPECT_GT(tight->step().graphs().counts().played, 3 * roomy->step().graphs().counts().played);
 }
 
+TEST_F(CudaBackendTest, PartsOfASequenceListAnswerInTheirOwnPlaces) {
+  constexpr int64_t kRows = 200, kCols = 8;
+  const auto backend = Make(Compute::kFp32, {.input_bytes = 4096, .result_bytes = 512});
+  const absl::StatusOr<Buffer> memory = backend->Allocate(2 * kRows * kCols * 4);
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  auto* const data = reinterpret_cast<float*>(memory->data());
+  const Activations x = {data, kRows, kCols, kCols};
+  const Activations out = {data + kRows * kCols, kRows, kCols, kCols};
+  std::vector<float> values(kRows * kCols), got(values.size());
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  ASSERT_TRUE(backend->CopyToDevice(data, values.data(), kRows * kCols * 4).ok());
+  std::vector<SequenceRows> sequences;
+  for (int64_t row = 0; row < kRows; ++row) {
+    sequences.push_back({.first_row = kRows - 1 - row, .num_rows = 1});
+  }
+  backend->Pool(x, sequences, Pooling::kMean, false, out);
+  backend->CopyToHost(got.data(), out.data, kRows * kCols * 4);
+  ASSERT_TRUE(backend->Finish().ok());
+  EXPECT_GT(backend->step().graphs().counts().played, 1);
+  for (size_t i = 0; i < got.size(); ++i) {
+    const size_t row = kRows - 1 - i / kCols;
+    ASSERT_EQ(got[i], values[row * kCols + i % kCols]) << i;
+  }
+}
+
 }  // namespace
 }  // namespace nibble::cuda
