@@ -67,16 +67,15 @@ __device__ __forceinline__ void RunBlock(const HopperTask& task) {
   LetNextKernelStart();
   const Ring<S> ring = {plan, 0, 0};
   // 168 registers · 384 threads at launch, as many after the warpgroups have traded them.
-  constexpr bool kLarge = S::kRowTiles * S::kTokenTiles == 4;
   if (warp < 4) {
-    GiveRegisters<kLarge ? 40 : 56>();
+    GiveRegisters<S::kLarge ? 40 : 56>();
     if (warp == 0) FeedCodes<S>(task, ring);
     if (warp == 1) FeedX<S>(task, ring);
     if (warp >= 2 && warp < 2 + S::kScaleWarps) {
       FeedScales<S>(task, ring, (warp - 2) * 32 + lane);
     }
   } else {
-    TakeRegisters<kLarge ? 232 : 224>();
+    TakeRegisters<S::kLarge ? 232 : 224>();
     const uint32_t table = plan.table | static_cast<uint32_t>(lane * 4);
     Compute<S>(task, ring, {(warp - 4) / 4, warp % 4, lane, table, S::kRowTiles});
   }

@@ -47,6 +47,7 @@ struct HopperTask {
 template <int kRowTilesOf, int kTokenTilesOf, int kGroupsOf>
 struct Shape {
   static constexpr int kRowTiles = kRowTilesOf, kTokenTiles = kTokenTilesOf, kGroups = kGroupsOf;
+  static constexpr bool kLarge = kRowTiles * kTokenTiles == 4;
   static constexpr int kPanels = 8 * kRowTiles;
   static constexpr int kRows = 16 * kPanels;
   static constexpr int kScaleWarps = kRowTiles;  // a lane feeds four rows

@@ -98,15 +98,17 @@ __device__ __forceinline__ int64_t GroupAt(const HopperTask& task, int64_t unit,
   return group < task.groups_per_row ? group : task.groups_per_row - 1;
 }
 
-// Four rows of one panel. Two units at a time, so that a load's latency is paid once for both.
+// Four rows of one panel. A few units at a time, so that a load's latency is paid once for them:
+// as many as registers allow, more where a unit takes less time.
 template <typename S>
 __device__ __forceinline__ void FeedScalesOf(const HopperTask& task, Ring<S>* ring,
                                              const FourBitView& weight, const Piece& piece,
                                              int64_t row, uint32_t to) {
-  constexpr int kGroups = S::kGroups, kLoads = 2 * kGroups;
+  constexpr int kGroups = S::kGroups, kUnits = S::kLarge || kGroups == 2 ? 2 : 4;
+  constexpr int kLoads = kUnits * kGroups;
   const int64_t panel = row / kPanelRows * task.groups_per_row * kPanelRows + row % kPanelRows;
 #pragma unroll 1
-  for (int32_t begin = 0; begin < piece.count; begin += 2) {
+  for (int32_t begin = 0; begin < piece.count; begin += kUnits) {
     uint4 raw[kLoads];
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
