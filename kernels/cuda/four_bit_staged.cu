@@ -352,6 +352,7 @@ void LaunchTokens(Tape* tape, int num_processors, const PreparedRows& x, const F
 
 void FourBitStaged(Tape* tape, int num_processors, const PreparedRows& x, const FourBitParts& parts,
                    bool batch_invariant, void* split) {
+  if (x.rows == 0) return;
   if (x.rows <= Tokens16::kRows || HasHalfGroups(parts)) {
     LaunchTokens<Tokens16>(tape, num_processors, x, parts, batch_invariant, split);
   } else if (x.rows <= Tokens32::kRows) {

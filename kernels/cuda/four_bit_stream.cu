@@ -140,6 +140,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
 
 void FourBitStream(Tape* tape, int num_processors, const PreparedRows& x, const FourBitParts& parts,
                    void* split) {
+  if (x.rows == 0) return;
   const TilePlan plan = PlanTiles(parts, kTileWarps, 2 * num_processors);
   const Dim3 grid = {static_cast<uint32_t>(plan.first_block[kMaxFourBitParts])};
   const LaunchOptions options = {kSharedBytes, true};

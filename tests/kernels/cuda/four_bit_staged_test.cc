@@ -120,5 +120,12 @@ TEST_F(StagedMatMul, GivesTheSameBitsInAnyOrderOfBlocksAndThreads) {
   });
 }
 
+TEST_F(StagedMatMul, OfNoRowsIsNothing) {
+  const SplitMemory split;
+  Tape tape;
+  FourBitStaged(&tape, 4, {}, {}, true, split.data());
+  EXPECT_TRUE(tape.empty());
+}
+
 }  // namespace
 }  // namespace nibble::cuda

@@ -77,6 +77,13 @@ TEST_F(StreamMatMul, GivesTheSameBitsInAnyOrderOfBlocksAndThreads) {
   });
 }
 
+TEST_F(StreamMatMul, OfNoRowsIsNothing) {
+  const SplitMemory split;
+  Tape tape;
+  FourBitStream(&tape, 4, {}, {}, split.data());
+  EXPECT_TRUE(tape.empty());
+}
+
 // Root of the mean square of a - b.
 double Distance(const std::vector<double>& a, const std::vector<double>& b) {
   double sum = 0;
