@@ -156,15 +156,12 @@ void Block::Finish(Thread* thread) {
 }
 
 void Block::Deadlock() {
-  const Thread* first = nullptr;
+  const Thread* first = &threads.front();
+  while (first->done) ++first;
   for (const Thread& thread : threads) {
-    if (thread.done) continue;
-    if (first == nullptr) {
-      first = &thread;
-    } else if (!SamePoint(first->waits_at, thread.waits_at)) {
-      Die("deadlock: thread %u waits at %s, thread %u at %s", first->number,
-          Text(first->waits_at).c_str(), thread.number, Text(thread.waits_at).c_str());
-    }
+    if (thread.done || SamePoint(first->waits_at, thread.waits_at)) continue;
+    Die("deadlock: thread %u waits at %s, thread %u at %s", first->number,
+        Text(first->waits_at).c_str(), thread.number, Text(thread.waits_at).c_str());
   }
   Die("deadlock: %d threads, thread %u among them, wait at %s", num_live, first->number,
       Text(first->waits_at).c_str());

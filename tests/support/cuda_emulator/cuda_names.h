@@ -11,6 +11,9 @@
 
 #include "tests/support/cuda_emulator/emulator.h"
 
+// CUDA's names are reserved ones.
+// NOLINTBEGIN(bugprone-reserved-identifier)
+
 #define __global__
 #define __device__
 #define __host__
@@ -162,3 +165,5 @@ inline unsigned atomicMax(unsigned* at, unsigned value) {
   if (value > old) *at = value;
   return old;
 }
+
+// NOLINTEND(bugprone-reserved-identifier)

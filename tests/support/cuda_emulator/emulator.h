@@ -10,7 +10,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <source_location>
 
 // CUDA's indices, of the thread that runs.
 struct uint3 {
@@ -23,7 +22,23 @@ inline constinit uint3 gridDim = {};
 
 namespace nibble::cuda::emulator {
 
-using Where = std::source_location;
+// A line of the kernel's source. As a default argument current() is the caller's.
+class Where {
+ public:
+  static constexpr Where current(const char* file = __builtin_FILE(),
+                                 unsigned line = __builtin_LINE()) {
+    Where where;
+    where.file_ = file;
+    where.line_ = line;
+    return where;
+  }
+  const char* file_name() const { return file_; }
+  unsigned line() const { return line_; }
+
+ private:
+  const char* file_ = "";
+  unsigned line_ = 0;
+};
 
 // An instruction in the kernel's source.
 struct Point {

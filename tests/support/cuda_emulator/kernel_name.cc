@@ -3,6 +3,7 @@
 #include "tests/support/cuda_emulator/kernel_name.h"
 
 #include <cxxabi.h>
+#include <dlfcn.h>
 #include <elf.h>
 
 #include <cstdint>
@@ -11,9 +12,6 @@
 #include <cstring>
 #include <fstream>
 #include <vector>
-
-// The linker's: where the program's ELF header lies in memory.
-extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));
 
 namespace nibble::cuda::emulator {
 namespace {
@@ -60,7 +58,9 @@ std::string FindFunction(const std::vector<char>& program, uint64_t address) {
 std::string KernelName(const void* kernel) {
   const std::vector<char> program = ReadProgram();
   const uint64_t address = reinterpret_cast<uint64_t>(kernel);
-  const uint64_t base = reinterpret_cast<uint64_t>(__ehdr_start);
+  Dl_info program_place = {};
+  dladdr(kernel, &program_place);
+  const uint64_t base = reinterpret_cast<uint64_t>(program_place.dli_fbase);
   std::string name = FindFunction(program, address - base);
   if (name.empty()) name = FindFunction(program, address);
   if (name.empty()) {

@@ -45,7 +45,8 @@ namespace {
 int RowOf(int lane, int i) { return lane / 32 * 16 + lane % 32 / 4 + i / 2 % 2 * 8; }
 int ColumnOf(int lane, int i) { return i / 4 * 8 + lane % 4 * 2 + i % 2; }
 float& SumOf(Wgmma& product, int lane, int i) {
-  return product.sums[static_cast<size_t>(RowOf(lane, i) * product.n + ColumnOf(lane, i))];
+  const int at = RowOf(lane, i) * product.n + ColumnOf(lane, i);
+  return product.sums[static_cast<size_t>(at)];
 }
 
 void ReadB(Block& block, uint64_t descriptor, int n, float (*b)[256]) {
@@ -108,7 +109,7 @@ Wgmma& FindOrBegin(Block& block, void* const* frames) {
   block.wgmmas.push_back(std::make_unique<Wgmma>());
   Wgmma& product = *block.wgmmas.back();
   product.n = FrameOf(frames, 0).n;
-  product.sums.resize(static_cast<size_t>(kRows * product.n));
+  product.sums.resize(size_t{kRows} * static_cast<size_t>(product.n));
   for (int lane = 0; lane < kLanes; ++lane) {
     product.lanes[lane] = FrameOf(frames, lane).d;
     for (int i = 0; i < product.n / 2; ++i) {
