@@ -10,7 +10,7 @@ namespace {
 template <int kBucket>
 constexpr int kWarps = kBucket == 256 ? 4 : 8;
 template <int kBucket>
-using EncoderQueries = Queries<HalfPairs, kBucket, kBucket == 256>;
+using EncoderQueries = Queries<HalfPairs, kBucket, kBucket != 128>;
 template <int kBucket>
 using EncoderSums = RowSums<kBucket / 16>;
 
@@ -29,7 +29,7 @@ struct EncoderTask {
 };
 
 // A block's shared memory: a tile's keys and values; the warps' largest magnitudes of both; queries
-// that do not fit registers. 96.1 KB at most.
+// where registers are short. 32, 32 and 96 KB, and 64 bytes.
 template <int kBucket>
 struct EncoderShared {
   using Layout = TileLayout<kBucket>;
@@ -167,7 +167,8 @@ __device__ __forceinline__ uint32_t LoadTile(const EncoderTask& task,
 
 // Grid: [tiles of rows, heads, sequences].
 template <int kBucket>
-__global__ void EncoderKernel(EncoderTask task) {
+__global__ void __launch_bounds__(kWarps<kBucket>* kWarpLanes, kBucket == 64 ? 2 : 1)
+    EncoderKernel(EncoderTask task) {
   WaitForPreviousKernel();
   LetNextKernelStart();
   const DeviceSequence sequence = task.sequences[blockIdx.z];

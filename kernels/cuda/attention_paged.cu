@@ -201,36 +201,43 @@ using PrefillStream = PageStream<kBucket, 2, kPrefillWarps<kBucket>>;
 template <int kBucket>
 using PrefillSums = RowSums<kBucket / 16>;
 template <typename Pairs, int kBucket>
-using PrefillQueries = Queries<Pairs, kBucket, kBucket == 256>;
+using PrefillQueries = Queries<Pairs, kBucket, kBucket != 128>;
 // Where the sums of a row's splits so far wait: shared memory while that is enough, else `out`.
 template <int kBucket>
 constexpr bool kTotalsInShared = kBucket <= 128;
-// Beyond the ring: totals, or queries. 96 KB in all at most, 48 KB for head_dim up to 64.
+// Shared memory: the ring, then of each warp the totals and queries that it keeps there. 64, 96 and
+// 96 KB.
+template <int kBucket>
+constexpr uint32_t kTotalsBytes = kTotalsInShared<kBucket> ? kTileRows* kBucket * 4 : 0;
+template <int kBucket>
+constexpr uint32_t kWarpBytes =
+    kTotalsBytes<kBucket> + PrefillQueries<HalfPairs, kBucket>::kStagedBytes;
 template <int kBucket>
 constexpr uint32_t kPrefillBytes =
-    PrefillStream<kBucket>::kBytes +
-    kPrefillWarps<kBucket>*(kTotalsInShared<kBucket>
-                                ? kTileRows* kBucket* uint32_t{sizeof(float)}
-                                : PrefillQueries<HalfPairs, kBucket>::kStagedBytes);
+    PrefillStream<kBucket>::kBytes + kPrefillWarps<kBucket>* kWarpBytes<kBucket>;
 
 // One of the lane's rows.
 struct PrefillRow {
   int position = -1;  // -1: no row
   int split_slots = kSplitSlots;
-  float* out = nullptr;     // its value 2t
-  float* totals = nullptr;  // of the splits before this one; the lane's values 8 apart: `step`
-  float largest = 0;        // likewise
+  float* out = nullptr;  // its value 2t
+  float largest = 0;     // of the splits before this one
   float weights = 0;
 };
 
-// After the tile that begins at `slot`: closes the row's split if that ends here.
+// After the tile that begins at `slot`: closes the row's split if that ends here. shared: the
+// warp's.
 template <int kBucket>
-__device__ __forceinline__ void CloseSplit(int slot, int head_dim, int h, PrefillRow* row,
-                                           PrefillSums<kBucket>* sums) {
+__device__ __forceinline__ void CloseSplit(int slot, int head_dim, int h, char* shared,
+                                           PrefillRow* row, PrefillSums<kBucket>* sums) {
   const bool last = slot + kTileSlots > row->position;
   const bool ends = ((slot + kTileSlots) & (row->split_slots - 1)) == 0;
   if (slot > row->position || !(last || ends)) return;
+  // The values of the splits before this one, 8 of d apart.
   constexpr int kStep = kTotalsInShared<kBucket> ? 4 * kWarpLanes : 8;
+  float* totals = kTotalsInShared<kBucket> ? reinterpret_cast<float*>(shared) +
+                                                 (h * kWarpLanes + threadIdx.x % kWarpLanes) * 2
+                                           : row->out;
   float factor = 1;
   float weights = sums->weights[2 * h];
   float largest = sums->largest[h];
@@ -241,7 +248,7 @@ __device__ __forceinline__ void CloseSplit(int slot, int head_dim, int h, Prefil
 #pragma unroll
   for (int n = 0; n < kBucket / 8; ++n) {
     if (8 * n >= head_dim) continue;
-    float* total = row->totals + n * kStep;
+    float* total = totals + n * kStep;
     float* to = last ? row->out + 8 * n : total;
     for (int i = 0; i < 2; ++i) {
       float value = sums->values[n][2 * h + i];
@@ -254,13 +261,12 @@ __device__ __forceinline__ void CloseSplit(int slot, int head_dim, int h, Prefil
   sums->Clear(h);
 }
 
-// This lane's rows, and their queries.
+// This lane's rows, and their queries. shared: the warp's.
 template <typename Pairs, int kBucket>
 __device__ __forceinline__ void StartRows(const PagedTask& task, const DeviceSequence& sequence,
                                           int first, char* shared, PrefillRow (&rows)[2],
                                           PrefillQueries<Pairs, kBucket>* queries) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   const int head_dim = task.cache.head_dim;
   const float* q[2] = {nullptr, nullptr};
 #pragma unroll
@@ -274,14 +280,8 @@ __device__ __forceinline__ void StartRows(const PagedTask& task, const DeviceSeq
     rows[h].position = sequence.start + token;
     rows[h].split_slots = SplitSlots(rows[h].position + 1);
     rows[h].out = task.out + step_row * task.out_stride + head * head_dim + lane % 4 * 2;
-    rows[h].totals = kTotalsInShared<kBucket>
-                         ? reinterpret_cast<float*>(shared) + warp * kTileRows * kBucket +
-                               (h * kWarpLanes + lane) * 2
-                         : rows[h].out;
   }
-  queries->Load(
-      q, head_dim,
-      shared + static_cast<uint32_t>(warp) * PrefillQueries<Pairs, kBucket>::kStagedBytes);
+  queries->Load(q, head_dim, shared + kTotalsBytes<kBucket>);
   queries->scale[0] *= task.scale;
   queries->scale[1] *= task.scale;
 }
@@ -295,7 +295,8 @@ __device__ __forceinline__ int EndOfKeys(const DeviceSequence& sequence, int hea
 
 // Grid: [tiles of rows, KV, sequences]; the longest rows first.
 template <typename Pairs, int kBucket>
-__global__ void PrefillKernel(PagedTask task) {
+__global__ void __launch_bounds__(kPrefillWarps<kBucket>* kWarpLanes, kBucket == 64 ? 2 : 1)
+    PrefillKernel(PagedTask task) {
   WaitForPreviousKernel();
   LetNextKernelStart();
   const int index = static_cast<int>(blockIdx.z);
@@ -314,8 +315,9 @@ __global__ void PrefillKernel(PagedTask task) {
   stream.Issue(0);
   PrefillRow rows[2];
   PrefillQueries<Pairs, kBucket> queries;
-  StartRows<Pairs, kBucket>(task, sequence, warp_first, shared + PrefillStream<kBucket>::kBytes,
-                            rows, &queries);
+  char* warp_shared =
+      shared + PrefillStream<kBucket>::kBytes + threadIdx.x / kWarpLanes * kWarpBytes<kBucket>;
+  StartRows<Pairs, kBucket>(task, sequence, warp_first, warp_shared, rows, &queries);
   PrefillSums<kBucket> sums;
   sums.Clear();
   for (int slot = 0; slot < end; slot += kTileSlots) {
@@ -334,8 +336,8 @@ __global__ void PrefillKernel(PagedTask task) {
     for (int page = 0; page < kTilePages; ++page) {
       sums.template Add<Pairs, kBucket>(weights[page], stream.Part(part + 1), page, 0, 1);
     }
-    CloseSplit<kBucket>(slot, task.cache.head_dim, 0, &rows[0], &sums);
-    CloseSplit<kBucket>(slot, task.cache.head_dim, 1, &rows[1], &sums);
+    CloseSplit<kBucket>(slot, task.cache.head_dim, 0, warp_shared, &rows[0], &sums);
+    CloseSplit<kBucket>(slot, task.cache.head_dim, 1, warp_shared, &rows[1], &sums);
   }
 }
 

@@ -34,8 +34,9 @@ class EncoderCase {
     const float sizes[] = {shape.q_size, shape.k_size, shape.v_size};
     for (int64_t i = 0; i < num_rows_ * Stride(); ++i) {
       const float value = normal(random) * sizes[i % Stride() / shape.cols()];
-      // Some values are far smaller than the others.
-      rows_.push_back(random() % 16 == 0 ? value * 1e-4f : value);
+      // Some are far smaller than the others, some of v far larger.
+      const bool outlier = i % Stride() >= 2 * shape.cols() && random() % 64 == 0;
+      rows_.push_back(outlier ? value * 1e4f : random() % 16 == 0 ? value * 1e-4f : value);
     }
     for (const SequenceRows& s : sequences_) {
       float* const none = rows_.data() + (s.first_row + s.num_rows) * Stride();
