@@ -94,7 +94,7 @@ Way WayOf(const MatMulSetup& setup, const WeightSpec& spec, int64_t rows, int64_
 // Parts of one way that one launch can take.
 bool GoTogether(const Weight& a, const Weight& b, const DeviceTables& tables) {
   if (IsFourBit(a.spec.format) && IsFourBit(b.spec.format)) {
-    return a.spec.group_size == b.spec.group_size &&
+    return a.spec.group_size == b.spec.group_size && a.spec.double_quant == b.spec.double_quant &&
            ViewOf(a, tables).codebook == ViewOf(b, tables).codebook;
   }
   return a.spec.format == b.spec.format;

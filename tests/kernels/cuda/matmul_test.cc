@@ -95,8 +95,9 @@ std::vector<HostPart> RandomFourBitParts(bool fits, Random& random) {
     parts.back().accumulate = random.Below(3) == 0;
     const FourBitShape next = RandomShape(fits, random);
     shape.n = next.n;
-    if (random.Below(2) == 0) {  // another group size or table: a launch of its own
+    if (random.Below(2) == 0) {  // another group size, form of scales or table: a launch of its own
       shape.format = next.format;
+      shape.double_quant = next.double_quant;
       shape.own_tables = next.own_tables;
       if (!fits || shape.k % next.group == 0) shape.group = next.group;
     }
