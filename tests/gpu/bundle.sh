@@ -50,7 +50,10 @@ if [ -z "$suffix" ]; then
     echo "bundle.sh: without bitsandbytes' library; the bench will say so"
   fi
   echo "needs glibc $(objdump -T "${programs[@]}" "$folder"/lib/*.so* 2>/dev/null | grep -oE 'GLIBC_2\.[0-9]+' | sort -uV | tail -1 | cut -c7-)"
+  # run.sh unpacks them: as they are they weigh more than half of what may be carried.
+  tar -C "$folder" -czf "$folder/lib.tar.gz" lib
 fi
+rm -rf "${folder:?}/lib"
 
 bytes=$(du -sb "$folder" | cut -f1)
 echo "$folder: $((bytes / 1048576)).$((bytes % 1048576 * 10 / 1048576)) MiB"

@@ -26,6 +26,7 @@ if [ "$mode" = rehearse ] && [ ! -e "$here/nibble" ]; then
   "$here/bundle.sh" --rehearse "$bundle" || exit 1
   exec "$bundle/run.sh" --rehearse "$out"
 fi
+[ -e "$here/lib.tar.gz" ] && [ ! -d "$here/lib" ] && tar -C "$here" -xzf "$here/lib.tar.gz"
 rehearse=()
 [ "$mode" = rehearse ] && rehearse=(--rehearse)
 
