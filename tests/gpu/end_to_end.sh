@@ -4,7 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 tokens=48 start=120
-[ "${1:-}" = --rehearse ] && tokens=3 start=300
+[ "${1:-}" = --rehearse ] && tokens=24 start=300
 logs=$(mktemp -d)
 server=
 stop() {
@@ -17,7 +17,7 @@ trap 'stop || true; rm -rf "$logs"' EXIT
 serve() {
   local port=$1
   shift
-  "$here/nibble" serve --listen "127.0.0.1:$port" --model "llama=$here/models/stories260k" \
+  "$here/nibble" serve --listen "127.0.0.1:$port" --model "llama=$here/models/tiny_chat" \
     --model "bert=$here/models/tiny_bert" "$@" 2>"$logs/$port.log" &
   server=$!
   for ((i = 0; i < start; ++i)); do
