@@ -59,7 +59,7 @@ TEST(ModelOptionsFromProto, TakesTheServersOwnCompute) {
   const absl::Status status = FromProto(proto, "cuda:0", Compute::kBf16).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(FieldOf(status), "options.compute");
-  EXPECT_THAT(Str(status.message()), HasSubstr("fp32 beside this server's bf16"));
+  EXPECT_THAT(std::string{status.message()}, HasSubstr("fp32 beside this server's bf16"));
 }
 
 TEST(ModelOptionsFromProto, RefusesUnknownValues) {
