@@ -229,7 +229,7 @@ int RunBenchModel(const Arguments& args) {
   flags.Group("Machine");
   flags.Add("device", &options.engine.backend.device, "auto|cpu|cuda:0", "Where to compute.");
   flags.Add("threads", &options.engine.backend.num_threads, "N", "CPU threads; 0: all.");
-  flags.Add("cpu-isa", &options.engine.backend.cpu_isa, "scalar|avx2|avx512",
+  flags.Add("cpu-isa", &options.engine.backend.cpu_isa, "scalar|avx2|avx512|avx512_bf16",
             "Force one; empty: the best.");
   flags.AddChoice("compute", &options.compute, {"auto", "fp32", "bf16", "int8"},
                   "Arithmetic of activations; auto: fp32 on a CPU, bf16 on a GPU.");

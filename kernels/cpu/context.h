@@ -19,6 +19,7 @@ constexpr int64_t AlignScratch(int64_t bytes) {
 struct CpuContext {
   const IsaTable* isa = nullptr;
   ThreadPool* pool = nullptr;
+  bool bf16 = false;  // the numeric mode; else fp32
   char* scratch = nullptr;
   int64_t scratch_bytes = 0;
 

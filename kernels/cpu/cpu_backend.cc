@@ -40,16 +40,18 @@ void PoolSequence(const IsaTable& isa, const Activations& x, const SequenceRows&
 
 }  // namespace
 
-CpuBackend::CpuBackend(const IsaTable* isa, int num_threads) : pool_(num_threads) {
+CpuBackend::CpuBackend(const IsaTable* isa, int num_threads, Compute compute) : pool_(num_threads) {
   context_.isa = isa;
   context_.pool = &pool_;
+  context_.bf16 = compute == Compute::kBf16;
 }
 
 absl::StatusOr<Buffer> CpuBackend::Allocate(int64_t bytes) { return AllocateResident(bytes); }
 
 int64_t CpuBackend::ScratchBytes(const BackendLimits& limits) const {
   return std::max({AttentionScratchBytes(limits, num_threads()),
-                   SamplingScratchBytes(limits, num_threads()), MatMulScratchBytes(limits)});
+                   SamplingScratchBytes(limits, num_threads()),
+                   MatMulScratchBytes(limits, context_.bf16)});
 }
 
 void CpuBackend::UseScratch(void* scratch, int64_t bytes, const BackendLimits&) {
@@ -174,12 +176,13 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const BackendOptions& op
     return absl::InvalidArgumentError("threads: got " + std::to_string(options.num_threads) +
                                       ", want 0 (automatic) … " + std::to_string(kMaxThreads));
   }
-  if (options.compute != Compute::kAuto && options.compute != Compute::kFp32) {
-    return absl::UnimplementedError(std::string("compute: ") + Name(options.compute) +
-                                    " is not in this version on a CPU; want auto or fp32");
+  if (options.compute == Compute::kInt8) {
+    return absl::UnimplementedError(
+        "compute: int8 is not in this version on a CPU; want auto, fp32 or bf16");
   }
+  const Compute compute = options.compute == Compute::kAuto ? AutoCompute(**isa) : options.compute;
   const int threads = options.num_threads == 0 ? DefaultThreads() : options.num_threads;
-  return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(*isa, threads));
+  return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(*isa, threads, compute));
 }
 
 }  // namespace nibble

@@ -19,7 +19,11 @@ std::vector<Isa> AllIsas() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  return {{&kScalarTable, true}, {&kAvx2Table, avx2}, {&kAvx512Table, avx512}};
+  const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  return {{&kScalarTable, true},
+          {&kAvx2Table, avx2},
+          {&kAvx512Table, avx512},
+          {&kAvx512Bf16Table, avx512_bf16}};
 }
 
 }  // namespace
@@ -42,7 +46,12 @@ absl::StatusOr<const IsaTable*> ChooseIsa(const std::string& name) {
                                                    SupportedIsas().back()->name, "\""));
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("cpu-isa: got \"", name, "\", want scalar, avx2 or avx512"));
+      absl::StrCat("cpu-isa: got \"", name, "\", want scalar, avx2, avx512 or avx512_bf16"));
+}
+
+Compute AutoCompute(const IsaTable& isa) {
+  __builtin_cpu_init();
+  return &isa == &kAvx512Bf16Table && __builtin_cpu_is("amd") ? Compute::kBf16 : Compute::kFp32;
 }
 
 }  // namespace nibble

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/backend_options.h"
 #include "kernels/cpu/isa_table.h"
 
 namespace nibble {
@@ -14,5 +15,9 @@ std::vector<const IsaTable*> SupportedIsas();
 
 // The best row, or the one named. Errors: INVALID_ARGUMENT (unknown name, or a row this CPU lacks).
 absl::StatusOr<const IsaTable*> ChooseIsa(const std::string& name);
+
+// The numeric mode of `auto`, decided by the CPU and never by a measurement: bf16 where the row has
+// its instructions at full rate (AMD's AVX512_BF16; Intel's are slower than fp32), else fp32.
+Compute AutoCompute(const IsaTable& isa);
 
 }  // namespace nibble

@@ -221,6 +221,7 @@ inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), 
 }  // namespace
 }  // namespace nibble
 
+#include "kernels/cpu/lanes_bf16_by_fma.inl"
 #include "kernels/cpu/lanes_table.inl"
 
 namespace nibble {

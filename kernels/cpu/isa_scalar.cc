@@ -230,6 +230,7 @@ inline void Prefetch(const void*) {}
 }  // namespace
 }  // namespace nibble
 
+#include "kernels/cpu/lanes_bf16_by_fma.inl"
 #include "kernels/cpu/lanes_table.inl"
 
 namespace nibble {

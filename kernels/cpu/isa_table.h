@@ -39,6 +39,13 @@ struct Int8Rows {
 constexpr int64_t kMaskBits = 64;
 constexpr int64_t Int8Stride(int64_t k) { return (k + kMaskBits - 1) / kMaskBits * kMaskBits; }
 
+// Rows of x as the bf16 mode multiplies them; see lanes_bf16.inl.
+struct Bf16Rows {
+  uint32_t* pairs;  // [rows][stride]
+  int64_t stride;   // Bf16Stride(K)
+};
+constexpr int64_t Bf16Stride(int64_t k) { return (k + kLanes - 1) / kLanes * (kLanes / 2); }
+
 // out[m, first_n + i] (+)= Σ_k x[m,k]·w + bias for the lanes of one super panel; see packing.h.
 struct MatMulTask {
   const float* x;
@@ -68,6 +75,8 @@ struct MatMulTask {
 
   // INT8 only.
   Int8Rows int8;
+  // bf16 mode only.
+  Bf16Rows bf16;
 };
 
 // Keys and values of one KV head as pages of 16 slots.
@@ -109,6 +118,11 @@ struct IsaTable {
   void (*int8)(const MatMulTask* task);
   // Row `row` of *rows from x: [k]. threshold 0: no finite value is an outlier.
   void (*int8_input)(const float* x, int64_t k, float threshold, int64_t row, const Int8Rows* rows);
+  // The bf16 mode: 4 bits whose groups do not straddle rows; bf16 weights. Row `row` of *rows from
+  // x: [k].
+  void (*four_bit_bf16)(const MatMulTask* task);
+  void (*half_bf16)(const MatMulTask* task);
+  void (*bf16_input)(const float* x, int64_t k, int64_t row, const Bf16Rows* rows);
 
   // One row of n values each. `out` may be `x`.
   void (*rms_norm)(const float* x, LaneVector weight, int64_t n, float eps, float* out);
@@ -153,5 +167,6 @@ struct IsaTable {
 extern const IsaTable kScalarTable;
 extern const IsaTable kAvx2Table;
 extern const IsaTable kAvx512Table;
+extern const IsaTable kAvx512Bf16Table;
 
 }  // namespace nibble

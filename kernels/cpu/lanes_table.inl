@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cpu/lanes_attention.inl"
+#include "kernels/cpu/lanes_bf16.inl"
 #include "kernels/cpu/lanes_int8.inl"
 #include "kernels/cpu/lanes_matmul.inl"
 #include "kernels/cpu/lanes_rows.inl"
@@ -18,6 +19,9 @@ constexpr IsaTable MakeIsaTable(const char* name) {
   table.half = Half;
   table.int8 = Int8;
   table.int8_input = Int8Input;
+  table.four_bit_bf16 = FourBitBf16;
+  table.half_bf16 = HalfBf16;
+  table.bf16_input = Bf16Input;
   table.rms_norm = RmsNorm;
   table.layer_norm = LayerNorm;
   table.silu_mul = SiluMul;

@@ -8,7 +8,7 @@
 
 namespace nibble {
 
-int64_t MatMulScratchBytes(const BackendLimits& limits);
+int64_t MatMulScratchBytes(const BackendLimits& limits, bool bf16);
 
 void CpuMatMul(const CpuContext& context, const Activations& x, std::span<const MatMulPart> parts);
 

@@ -1,8 +1,8 @@
 // How fast the CPU backend's products are, as ratios of what this machine does in the same run:
 // bytes per second against a plain read of memory, FLOP/s against FMAs that stay in registers.
-// NIBBLE_BENCH_ISA, NIBBLE_BENCH_THREADS and NIBBLE_BENCH_ONLY (part of a line's name) narrow it.
-// Usage: kernels_bench [repetitions, 200 by default]; every figure is the best of them, each about
-// a millisecond, so that a busy machine is caught in a quiet moment.
+// NIBBLE_BENCH_ISA, NIBBLE_BENCH_COMPUTE, NIBBLE_BENCH_THREADS and NIBBLE_BENCH_ONLY (part of a
+// line's name) narrow it. Usage: kernels_bench [repetitions, 200 by default]; every figure is the
+// best of them, each about a millisecond, so that a busy machine is caught in a quiet moment.
 #include <immintrin.h>
 #include <time.h>
 
@@ -199,6 +199,7 @@ void BenchShapes(Backend& backend, const Machine& machine) {
     }
   }
   BenchMatMul(backend, "NF4+DQ 14336x4096", nf4(14336, 4096, true), 1, kDram, machine);
+  BenchMatMul(backend, "NF4+DQ 512x1024 in L2", nf4(512, 1024, true), 1, 0, machine);
   const int64_t small[][2] = {{576, 576}, {192, 576}, {1536, 576}, {576, 1536}};
   for (const auto& [n, k] : small) {
     for (const int64_t m : {1, 8, 32, 512}) {
@@ -218,9 +219,6 @@ void BenchShapes(Backend& backend, const Machine& machine) {
 void BenchOtherFormats(Backend& backend, const Machine& machine) {
   constexpr int64_t kDram = int64_t{256} << 20;
   const WeightSpec int8 = {.format = WeightFormat::kInt8, .n = 4096, .k = 4096};
-  const BackendLimits limits = {.max_rows = 512, .max_k = 4096};
-  const Buffer scratch = std::move(*backend.Allocate(backend.ScratchBytes(limits)));
-  backend.UseScratch(scratch.data(), scratch.bytes(), limits);
   for (const int64_t m : {1, 2, 4, 8, 32, 512}) {
     BenchMatMul(backend, "INT8 4096x4096", int8, m, m == 512 ? 0 : kDram, machine);
   }
@@ -241,7 +239,6 @@ void BenchOtherFormats(Backend& backend, const Machine& machine) {
                   m == 512 ? 0 : kDram, machine);
     }
   }
-  backend.UseScratch(nullptr, 0, {});
 }
 
 // fp32 rows into INT8, all threads.
@@ -272,6 +269,9 @@ int Main(int argc, char** argv) {
   if (const char* threads = std::getenv("NIBBLE_BENCH_THREADS")) {
     options.num_threads = std::atoi(threads);
   }
+  if (const char* compute = std::getenv("NIBBLE_BENCH_COMPUTE")) {
+    options.compute = ComputeNamed(compute).value_or(Compute::kAuto);
+  }
   absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(options);
   if (!backend.ok()) {
     std::fprintf(stderr, "%s\n", backend.status().ToString().c_str());
@@ -280,9 +280,12 @@ int Main(int argc, char** argv) {
   if ((*backend)->num_threads() == 1) clock_id = CLOCK_THREAD_CPUTIME_ID;
   ThreadPool pool((*backend)->num_threads());
   const Machine machine = {ReadBandwidth(**backend, pool), PeakFlops(pool)};
-  std::printf("%s, %d threads: read %.1f GB/s, fp32 FMA in registers %.1f GFLOP/s\n",
-              (*backend)->isa().c_str(), (*backend)->num_threads(), machine.read_bytes / 1e9,
-              machine.peak_flops / 1e9);
+  std::printf("%s, compute=%s, %d threads: read %.1f GB/s, fp32 FMA in registers %.1f GFLOP/s\n",
+              (*backend)->isa().c_str(), Name((*backend)->compute()), (*backend)->num_threads(),
+              machine.read_bytes / 1e9, machine.peak_flops / 1e9);
+  const BackendLimits limits = {.max_rows = 512, .max_k = 4096};
+  const Buffer scratch = std::move(*(*backend)->Allocate((*backend)->ScratchBytes(limits)));
+  (*backend)->UseScratch(scratch.data(), scratch.bytes(), limits);
   BenchShapes(**backend, machine);
   BenchOtherFormats(**backend, machine);
   BenchQuantizeInt8(**backend, pool, machine);

@@ -174,8 +174,8 @@ TEST_F(ModelServiceTest, OfTwoLoadsAtOnceOneWins) {
 }
 
 TEST_F(ModelServiceTest, RefusesBadNamesSourcesAndOptions) {
-  v1::LoadOptions bf16, group, kv;
-  bf16.set_compute(v1::COMPUTE_BF16);
+  v1::LoadOptions int8, group, kv;
+  int8.set_compute(v1::COMPUTE_INT8);
   group.set_group_size(63);
   kv.set_kv_bytes(int64_t{1} << 40);
   struct Case {
@@ -195,7 +195,7 @@ TEST_F(ModelServiceTest, RefusesBadNamesSourcesAndOptions) {
        {},
        grpc::StatusCode::INVALID_ARGUMENT},
       {"m", "none", {}, grpc::StatusCode::NOT_FOUND},
-      {"m", "tiny_bert", bf16, grpc::StatusCode::UNIMPLEMENTED},
+      {"m", "tiny_bert", int8, grpc::StatusCode::UNIMPLEMENTED},
       {"m", "tiny_bert", group, grpc::StatusCode::INVALID_ARGUMENT},
       {"m", "tiny_chat", kv, grpc::StatusCode::FAILED_PRECONDITION},
   };

@@ -49,6 +49,7 @@ std::unique_ptr<Backend> TestBackend(const std::string& kind, int num_threads,
   BackendOptions options;
   options.num_threads = num_threads;
   options.cpu_isa = isa;
+  options.compute = Compute::kFp32;
   auto backend = kind == "reference" ? MakeReferenceBackend() : MakeCpuBackend(options);
   DieUnless(backend.status(), kind);
   return *std::move(backend);

@@ -24,8 +24,10 @@ namespace nibble {
 inline constexpr double kUlp = 0x1p-24;  // half an ulp of 1 in fp32: one rounding's relative error
 inline constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-inline std::unique_ptr<Backend> Cpu(const std::string& isa, int threads) {
+inline std::unique_ptr<Backend> Cpu(const std::string& isa, int threads,
+                                    Compute compute = Compute::kFp32) {
   BackendOptions options;
+  options.compute = compute;
   options.cpu_isa = isa;
   options.num_threads = threads;
   absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(options);
@@ -34,10 +36,10 @@ inline std::unique_ptr<Backend> Cpu(const std::string& isa, int threads) {
 }
 
 // Every ISA row of this machine on one thread, and the best of them on 2 and 3.
-inline std::vector<std::unique_ptr<Backend>> EveryCpu() {
+inline std::vector<std::unique_ptr<Backend>> EveryCpu(Compute compute = Compute::kFp32) {
   std::vector<std::unique_ptr<Backend>> backends;
-  for (const IsaTable* isa : SupportedIsas()) backends.push_back(Cpu(isa->name, 1));
-  for (const int threads : {2, 3}) backends.push_back(Cpu("", threads));
+  for (const IsaTable* isa : SupportedIsas()) backends.push_back(Cpu(isa->name, 1, compute));
+  for (const int threads : {2, 3}) backends.push_back(Cpu("", threads, compute));
   return backends;
 }
 

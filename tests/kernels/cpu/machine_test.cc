@@ -111,10 +111,28 @@ TEST(Isa, ForcedRowsAreUsedAndTheBestIsTheDefault) {
 }
 
 TEST(Isa, RowsThatTheCpuLacksAreRefused) {
-  if (SupportedIsas().size() == 3) GTEST_SKIP() << "this CPU has every row";
+  if (SupportedIsas().size() == 4) GTEST_SKIP() << "this CPU has every row";
   BackendOptions options;
-  options.cpu_isa = "avx512";
+  options.cpu_isa = "avx512_bf16";
   EXPECT_EQ(MakeBackend(options).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Compute, TheCpuDecidesWhatAutoIs) {
+  for (const IsaTable* isa : SupportedIsas()) {
+    const Compute chosen = Cpu(isa->name, 1, Compute::kAuto)->compute();
+    EXPECT_EQ(chosen, AutoCompute(*isa)) << isa->name;
+    if (isa != &kAvx512Bf16Table) {
+      EXPECT_EQ(chosen, Compute::kFp32) << isa->name;
+    }
+    EXPECT_EQ(Cpu(isa->name, 1, Compute::kBf16)->compute(), Compute::kBf16);
+    EXPECT_EQ(Cpu(isa->name, 1, Compute::kFp32)->compute(), Compute::kFp32);
+  }
+}
+
+TEST(Compute, Int8IsNotThereYet) {
+  BackendOptions options;
+  options.compute = Compute::kInt8;
+  EXPECT_EQ(MakeBackend(options).status().code(), absl::StatusCode::kUnimplemented);
 }
 
 TEST(MakeBackend, DevicesAreChosenByName) {
@@ -141,7 +159,7 @@ TEST(MakeBackend, ABuildWithoutCudaSaysSo) {
 // A weak symbol compiled for AVX-512 and kept by the linker would crash older CPUs: `nm` must show
 // none, and nothing global but the table.
 TEST(IsaObjects, HoldNoWeakSymbolAndDefineOnlyTheirTable) {
-  for (const std::string isa : {"avx2", "avx512"}) {
+  for (const std::string isa : {"avx2", "avx512", "avx512_bf16"}) {
     const std::string object = absl::StrCat(NIBBLE_BINARY_DIR, "/kernels/CMakeFiles/",
                                             "nibble_kernels.dir/cpu/isa_", isa, ".cc.o");
     ASSERT_TRUE(fs::exists(object)) << object;

@@ -1,0 +1,154 @@
+// The lanes' primitives in AVX-512 (F, BW, DQ, VL): 16 lanes are one register. Included by the ISA
+// rows that are built on it, after <immintrin.h>.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/cpu/isa_table.h"
+
+namespace nibble {
+namespace {
+
+struct V16 {
+  __m512 v;
+};
+struct I16 {
+  __m512i v;
+};
+struct M16 {
+  __mmask16 m;
+};
+struct Codebook {
+  __m512 v;
+};
+
+// Register blocks of a product, panels × rows: kPanelsOfOne × 1, kPanelsOfFew × 2 and 3,
+// kPanelsOfMany × 4 … kMaxRows. And of attention: queries, pages, vectors of values.
+constexpr int kPanelsOfOne = 8;
+constexpr int kPanelsOfFew = 4;
+constexpr int kPanelsOfMany = 2;
+constexpr int kMaxRows = 12;
+constexpr int kQueryBlock = 4;
+constexpr int kPageBlock = 4;
+constexpr int kVectorBlock = 4;
+// INT8 products: kInt8PanelsOfFew × 1 … 3, kInt8PanelsOfMany × 4 … kInt8MaxRows.
+constexpr int kInt8PanelsOfFew = 8;
+constexpr int kInt8PanelsOfMany = 2;
+constexpr int kInt8MaxRows = 12;
+
+inline V16 Set1(float x) { return {_mm512_set1_ps(x)}; }
+inline V16 Load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void Store(float* p, V16 a) { _mm512_storeu_ps(p, a.v); }
+inline V16 Add(V16 a, V16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline V16 Sub(V16 a, V16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline V16 Mul(V16 a, V16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline V16 Div(V16 a, V16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline V16 Fma(V16 a, V16 b, V16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline V16 Sqrt(V16 a) { return {_mm512_sqrt_ps(a.v)}; }
+// a > b ? a : b, and a < b ? a : b: a NaN on either side gives b.
+inline V16 Max(V16 a, V16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline V16 Min(V16 a, V16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+
+inline I16 Bits(V16 a) { return {_mm512_castps_si512(a.v)}; }
+inline V16 FromBits(I16 a) { return {_mm512_castsi512_ps(a.v)}; }
+inline I16 SetI(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline I16 LoadI(const void* p) { return {_mm512_loadu_si512(p)}; }
+inline I16 AddI(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I16 SubI(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline I16 AndI(I16 a, I16 b) { return {_mm512_and_si512(a.v, b.v)}; }
+inline I16 XorI(I16 a, I16 b) { return {_mm512_xor_si512(a.v, b.v)}; }
+template <int kBits>
+inline I16 ShiftLeft(I16 a) {
+  return {_mm512_slli_epi32(a.v, kBits)};
+}
+template <int kBits>
+inline I16 ShiftRight(I16 a) {
+  return {_mm512_srli_epi32(a.v, kBits)};
+}
+template <int kBits>
+inline I16 ShiftRightSigned(I16 a) {
+  return {_mm512_srai_epi32(a.v, kBits)};
+}
+
+inline M16 FirstLanes(int64_t n) { return {static_cast<__mmask16>((1u << n) - 1u)}; }
+inline M16 Less(V16 a, V16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+inline M16 Equal(V16 a, V16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
+inline M16 NonZero(I16 a) { return {_mm512_test_epi32_mask(a.v, a.v)}; }
+inline uint32_t MaskBits(M16 a) { return a.m; }
+inline V16 Choose(M16 mask, V16 yes, V16 no) { return {_mm512_mask_blend_ps(mask.m, no.v, yes.v)}; }
+
+// The first n lanes (0 <= n <= 16), the others zero; memory beyond them is not touched.
+inline V16 LoadN(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(FirstLanes(n).m, p)}; }
+inline void StoreN(float* p, V16 a, int64_t n) { _mm512_mask_storeu_ps(p, FirstLanes(n).m, a.v); }
+
+inline V16 WidenF16(__m256i h) { return {_mm512_cvtph_ps(h)}; }
+inline V16 WidenBF16(__m256i h) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))};
+}
+inline __m256i NarrowF16(V16 a) {
+  return _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline __m256i NarrowBF16(V16 a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16));
+}
+template <LaneType kType>
+inline V16 LoadAs(const void* p) {
+  if constexpr (kType == kLaneF32) {
+    return Load(static_cast<const float*>(p));
+  } else {
+    const __m256i h = _mm256_loadu_si256(static_cast<const __m256i*>(p));
+    return kType == kLaneF16 ? WidenF16(h) : WidenBF16(h);
+  }
+}
+template <LaneType kType>
+inline V16 LoadAsN(const void* p, int64_t n) {
+  if constexpr (kType == kLaneF32) {
+    return LoadN(static_cast<const float*>(p), n);
+  } else {
+    const __m256i h = _mm256_maskz_loadu_epi16(FirstLanes(n).m, p);
+    return kType == kLaneF16 ? WidenF16(h) : WidenBF16(h);
+  }
+}
+template <LaneType kType>
+inline void StoreAsN(void* p, V16 a, int64_t n) {
+  if constexpr (kType == kLaneF32) {
+    StoreN(static_cast<float*>(p), a, n);
+  } else {
+    _mm256_mask_storeu_epi16(p, FirstLanes(n).m, kType == kLaneF16 ? NarrowF16(a) : NarrowBF16(a));
+  }
+}
+
+inline V16 RoundToF16(V16 a) { return WidenF16(NarrowF16(a)); }
+
+// Bytes 0 and 2 of each lane, and bytes 1 and 3, sign-extended to two 16-bit numbers.
+inline I16 EvenBytes(I16 a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8)}; }
+inline I16 OddBytes(I16 a) { return {_mm512_srai_epi16(a.v, 8)}; }
+// The pair p[0], p[1] in every lane.
+inline I16 SetPair(const int16_t* p) {
+  int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof(pair));
+  return SetI(pair);
+}
+// low·low + high·high of each lane.
+inline I16 DotPairs(I16 a, I16 b) { return {_mm512_madd_epi16(a.v, b.v)}; }
+// 16 numbers of 16 bits, the middle two of every four exchanged.
+inline void StoreQuads(int16_t* p, I16 a) {
+  constexpr int kOrder = _MM_SHUFFLE(3, 1, 2, 0);
+  const __m256i numbers = _mm512_cvtepi32_epi16(a.v);
+  const __m256i quads = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(numbers, kOrder), kOrder);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), quads);
+}
+inline V16 ToFloat(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+
+inline Codebook LoadCodebook(const float* table) { return {_mm512_loadu_ps(table)}; }
+// table[low 4 bits of each lane]; the permutation ignores the other bits.
+inline V16 Lookup(Codebook table, I16 code) { return {_mm512_permutexvar_ps(code.v, table.v)}; }
+inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace
+}  // namespace nibble
