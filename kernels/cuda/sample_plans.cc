@@ -2,6 +2,8 @@
 #include "kernels/cuda/sample_plans.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 namespace nibble::cuda {
@@ -128,6 +130,10 @@ void ReadSampled(std::span<const SamplingPlan> plans, int64_t vocab, const char*
   const auto* const tokens = reinterpret_cast<const TokenLogprob*>(results);
   const auto* top = reinterpret_cast<const TokenLogprob*>(results + TopsBegin(plans.size()));
   for (size_t i = 0; i < plans.size(); ++i) {
+    if (tokens[i].token < 0) {
+      std::fprintf(stderr, "sample: every token is banned\n");
+      std::abort();
+    }
     sampled[i].token = tokens[i].token;
     if (plans[i].num_logprobs >= 0) sampled[i].logprob = tokens[i].logprob;
     const int32_t count = NumTop(plans[i], vocab);
