@@ -35,7 +35,7 @@ class GeneralMatMul : public CudaTest {
 
  private:
   Buffer Allocate(int64_t bytes) { return std::move(*cpu_->Allocate(bytes)); }
-  std::unique_ptr<Backend> cpu_ = std::move(*MakeCpuBackend({}));
+  std::unique_ptr<Backend> cpu_ = std::move(*MakeCpuBackend({.compute = Compute::kFp32}));
 };
 
 TEST_F(GeneralMatMul, EqualsTheCpuBackendBitForBit) {
