@@ -37,7 +37,7 @@ embed() {
   "$here/nibble" embed --target "127.0.0.1:$1" --model bert --similarity --prompt "a cat" --prompt "a small cat" --timeout 60s
 }
 
-serve 50151 --device cpu
+serve 50151 --device cpu --compute fp32
 on_cpu=$(ask 50151)
 embed 50151 | tee "$logs/cpu.embed"
 stop
