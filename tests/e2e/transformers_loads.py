@@ -4,7 +4,7 @@
 usage: transformers_loads.py NIBBLE SRC [--type nf4|fp4|int8] [--group-size N] [--no-double-quant] [--text TEXT]
 NIBBLE is the program, SRC a Llama (Hugging Face directory or .gguf). Writes into a temporary folder, loads the result
 with transformers, checks every 4-bit matrix's dequantized bits against our own reading of the source, compares the log
-probabilities of a text with a running `nibble serve` (kv in fp32), and lets peft attach a LoRA and take a step.
+probabilities of a text with a running `nibble serve` (compute and kv in fp32), and lets peft attach a LoRA and take a step.
 For 4 bits every Linear4bit is replaced by nn.Linear on dequantize_4bit in fp32, since bitsandbytes' own CPU forward
 rounds; for INT8 bitsandbytes computes, row by row.
 Needs: torch, transformers, bitsandbytes, peft, safetensors, grpcio, grpcio-tools (PyPI).
@@ -19,6 +19,7 @@ import grpc
 import torch
 from grpc_tools import protoc
 
+COMPUTE = "fp32"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TEXT = ("Rain had fallen for three days when the keeper of the lighthouse noticed that the old bell no longer rang. "
         "He climbed the stairs, one hand on the wet rope, and counted: 128 steps, as on every other night.")
@@ -36,8 +37,8 @@ def ours(nibble, path, ids):
     """log p(ids[i+1] | ids[..i]) as the server tells them."""
     from nibble.v1 import inference_pb2 as pb, inference_pb2_grpc
 
-    server = subprocess.Popen([nibble, "serve", "--listen", "127.0.0.1:50391", "--metrics", "", "--model",
-                               f"m={path},kv_dtype=fp32"], stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen([nibble, "serve", "--listen", "127.0.0.1:50391", "--metrics", "", "--compute", COMPUTE,
+                               "--model", f"m={path},kv_dtype=fp32"], stderr=subprocess.PIPE, text=True)
     for line in server.stderr:
         if '"ready"' in line:
             break
