@@ -9,7 +9,9 @@
 //
 // Numbers (compute=fp32): every output row depends only on its own inputs, with one order of
 // additions for any number of rows or threads and on every ISA row of the CPU, so results are equal
-// bit for bit. INT8 weights have an arithmetic of their own (MatMul), in every numeric mode.
+// bit for bit. compute=bf16 multiplies numbers of 16 bits where a device says so, with fp32 sums
+// (kernels/README.md). INT8 weights have an arithmetic of their own (MatMul), in every numeric
+// mode.
 #pragma once
 
 #include <cstdint>

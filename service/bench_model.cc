@@ -232,7 +232,8 @@ int RunBenchModel(const Arguments& args) {
   flags.Add("cpu-isa", &options.engine.backend.cpu_isa, "scalar|avx2|avx512|avx512_bf16",
             "Force one; empty: the best.");
   flags.AddChoice("compute", &options.compute, {"auto", "fp32", "bf16", "int8"},
-                  "Arithmetic of activations; auto: fp32 on a CPU, bf16 on a GPU.");
+                  "Arithmetic of products; auto: bf16 on a GPU and on AMD CPUs with AVX512_BF16, "
+                  "else fp32.");
   flags.Add("batch-invariant", &options.engine.backend.batch_invariant,
             "Multiply one way whatever the number of rows.");
   flags.Add("max-step-rows", &options.engine.limits.max_rows, "TOKENS", "Most tokens of one step.");

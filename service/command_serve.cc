@@ -83,8 +83,8 @@ void AddMachineGroup(Flags* flags, ServeFlags* out) {
   flags->Add("cpu-isa", &engine->backend.cpu_isa, "scalar|avx2|avx512|avx512_bf16",
              "Force one row of the instruction-set table; empty: the best the CPU has.");
   flags->AddChoice("compute", &out->compute, {"auto", "fp32", "bf16", "int8"},
-                   "Arithmetic of activations; auto: fp32 on a CPU, bf16 on a GPU. int8 is not in "
-                   "this version.");
+                   "Arithmetic of products; auto: bf16 on a GPU and on AMD CPUs with AVX512_BF16, "
+                   "else fp32. int8 is not in this version.");
   flags->Add("batch-invariant", &engine->backend.batch_invariant,
              "On a GPU: multiply one way whatever the number of rows, so that an answer does not "
              "depend on its neighbours to the last bit. A CPU always does.");
