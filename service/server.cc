@@ -125,6 +125,7 @@ class Server::Parts {
   std::unique_ptr<Watchdog> watchdog_;
 
   absl::Mutex mutex_;
+  bool drain_begun_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<absl::Time> drain_deadline_ ABSL_GUARDED_BY(mutex_);
   bool device_lost_ ABSL_GUARDED_BY(mutex_) = false;
 };
@@ -262,12 +263,14 @@ absl::Status Server::Parts::LoadModels() {
 void Server::Parts::BeginDrain(absl::Duration timeout) {
   {
     absl::MutexLock lock(&mutex_);
-    if (drain_deadline_.has_value()) return;
+    if (std::exchange(drain_begun_, true)) return;
     health_.BeginDrain();
     door_->BeginDrain();
-    drain_deadline_ = absl::Now() + timeout;
   }
   door_->Tell({ServerEvent::Kind::kDraining, "", absl::FormatDuration(timeout)});
+  // Only now: Wait() may end the process as soon as it knows.
+  absl::MutexLock lock(&mutex_);
+  drain_deadline_ = absl::Now() + timeout;
 }
 
 absl::Status Server::Parts::Wait() {
