@@ -62,6 +62,11 @@ class Backend {
   // Zeroed, 256-aligned (the CPU's: 4096, and faulted in). Errors: RESOURCE_EXHAUSTED with the
   // bytes asked for; INTERNAL.
   virtual absl::StatusOr<Buffer> Allocate(int64_t bytes) = 0;
+  // Errors: UNIMPLEMENTED, with got and wanted, for limits that some operation cannot serve; a
+  // model that has them is not loaded.
+  virtual absl::Status CheckLimits(const BackendLimits& /*limits*/) const {
+    return absl::OkStatus();
+  }
   // Scratch memory that operations within these limits need.
   virtual int64_t ScratchBytes(const BackendLimits& limits) const = 0;
   // The scratch memory for the operations that follow; the model that is about to run owns it (and

@@ -159,6 +159,9 @@ absl::Status Model::DrawPlan(const Backend& backend, int64_t free_bytes) {
   const ArchitectureRow& row = FindArchitecture(config_.architecture);
   inventory_->Place(backend, &plan_);
   device_limits_ = DeviceLimits(config_, limits_, row, options_);
+  if (const absl::Status status = backend.CheckLimits(device_limits_); !status.ok()) {
+    return Error(status.code(), "UNSUPPORTED_MODEL", std::string(status.message()));
+  }
   scratch_bytes_ = backend.ScratchBytes(device_limits_);
   const auto add = [&](MemoryKind kind, const char* name, int64_t bytes) {
     if (bytes > 0) plan_.items.push_back({kind, name, bytes});

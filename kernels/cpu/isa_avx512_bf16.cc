@@ -1,5 +1,5 @@
-// The AVX-512 row with AVX512_BF16. Compiled for that ISA alone, so it
-// includes nothing that could leave a shared inline function behind.
+// The AVX-512 row with AVX512_BF16. Compiled for that ISA alone, so it includes nothing that could
+// leave a shared inline function behind.
 #include <stddef.h>
 #include <stdint.h>
 

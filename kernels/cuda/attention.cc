@@ -16,7 +16,7 @@ namespace {
 }
 
 bool Tiled(const AttentionSetup& setup, int64_t head_dim) {
-  if (head_dim > 256) Refuse("head_dim", head_dim, "at most 256");
+  if (head_dim > kMaxHeadDim) Refuse("head_dim", head_dim, "at most kMaxHeadDim");
   return !setup.exact && head_dim % 16 == 0;
 }
 

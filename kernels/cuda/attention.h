@@ -16,9 +16,11 @@
 
 namespace nibble::cuda {
 
+inline constexpr int64_t kMaxHeadDim = 256;
+
 // exact: everything in fp32 (compute=fp32); else the tensor cores may take q, K, V and the
 // probabilities in 16 bits, with fp32 sums; they do if head_dim is a multiple of 16 and the cache's
-// type has 16 bits. head_dim is 256 at most.
+// type has 16 bits. head_dim is at most kMaxHeadDim.
 struct AttentionSetup {
   bool exact = false;
   int64_t max_context = 0;  // of the model: fixes where long sequences are split

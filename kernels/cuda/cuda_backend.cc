@@ -127,6 +127,17 @@ absl::StatusOr<Buffer> CudaBackend::Allocate(int64_t bytes) {
   return buffer;
 }
 
+absl::Status CudaBackend::CheckLimits(const BackendLimits& limits) const {
+  const auto check = [&](const char* what, int64_t got, int64_t most) {
+    if (got <= most) return absl::OkStatus();
+    return absl::UnimplementedError(
+        absl::StrCat(what, ": got ", got, ", want at most ", most, " on a GPU"));
+  };
+  absl::Status status = check("head_dim", limits.max_head_dim, kMaxHeadDim);
+  if (status.ok()) status = check("vocabulary", limits.max_vocab, kMaxVocab);
+  return status;
+}
+
 // MatMul's part begins with counters that nobody else may write; the rest is anybody's, one
 // operation after the other.
 int64_t CudaBackend::ScratchBytes(const BackendLimits& limits) const {

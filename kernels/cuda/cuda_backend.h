@@ -32,6 +32,7 @@ class CudaBackend final : public Backend {
   BackendMemory OwnMemory() const override;
   int64_t DeviceBytes() const override { return device_bytes_; }
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override;
+  absl::Status CheckLimits(const BackendLimits& limits) const override;
   int64_t ScratchBytes(const BackendLimits& limits) const override;
   void UseScratch(void* scratch, int64_t bytes, const BackendLimits& limits) override;
   PackedSize PackedBytes(const WeightSpec& spec) const override;

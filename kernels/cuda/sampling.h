@@ -47,9 +47,11 @@ struct SamplingTask {
   int32_t greedy = 0;   // 1: no plan draws (temperature 0 or forced) or reports logprobs
 };
 
-// logits: [R, V] fp32 and unchanged, V <= 2^20. Three launches, two if greedy, for as many plans as
-// fit into 64 MiB of scratch memory; they depend on the task, not on what its plans say. scratch:
-// SamplingScratchBytes, 256-aligned.
+inline constexpr int64_t kMaxVocab = 1 << 20;
+
+// logits: [R, V] fp32 and unchanged, V <= kMaxVocab. Three launches, two if greedy, for as many
+// plans as fit into 64 MiB of scratch memory; they depend on the task, not on what its plans say.
+// scratch: SamplingScratchBytes, 256-aligned.
 int64_t SamplingScratchBytes(int64_t max_samples, int64_t vocab);
 void Sample(Tape* tape, const Activations& logits, const SamplingTask& task, char* scratch);
 

@@ -25,7 +25,6 @@ enum class Order { kLogit, kExponential, kToken };
 
 // The most tokens of a row: a block's running sums, one for 1024 tokens, take the histogram's
 // place.
-inline constexpr int64_t kMaxVocab = 1 << 20;
 
 // Shared memory of one block; the list of tokens follows it.
 struct SelectShared {

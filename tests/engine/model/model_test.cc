@@ -246,7 +246,7 @@ TEST(Model, ReportsItsStagesToTheEnd) {
 }
 
 // A device whose allocator rounds up behind the plan's back. It computes nothing.
-class RoundingBackend final : public Backend {
+class RoundingBackend : public Backend {
  public:
   explicit RoundingBackend(std::unique_ptr<Backend> inner) : inner_(std::move(inner)) {}
   std::string device() const override { return inner_->device(); }
@@ -336,6 +336,26 @@ TEST(Model, FailsWhenItTookOtherThanItPlanned) {
   EXPECT_EQ(model.status().code(), absl::StatusCode::kInternal);
   EXPECT_EQ(ReasonOf(model.status()), "PLAN_MISMATCH");
   EXPECT_THAT(std::string(model.status().message()), HasSubstr("m: weights was planned to take"));
+  EXPECT_EQ(ledger.used_bytes(), 0);
+}
+
+// A device whose attention does not take heads of 8.
+class NarrowBackend final : public RoundingBackend {
+ public:
+  using RoundingBackend::RoundingBackend;
+  absl::Status CheckLimits(const BackendLimits& limits) const override {
+    return limits.max_head_dim < 8 ? absl::OkStatus() : absl::UnimplementedError("head_dim: got 8");
+  }
+};
+
+TEST(Model, RefusesAModelThatTheDeviceCannotServe) {
+  NarrowBackend backend(TestBackend("cpu"));
+  const auto checkpoint = OpenOrDie(testing::GoldenPath("models/stories260k"));
+  Ledger ledger("cpu", kPlenty);
+  const auto model =
+      Model::Load("m", *checkpoint, {}, {}, &backend, &ledger, IgnoreProgress, NeverCancelled);
+  EXPECT_EQ(model.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(ReasonOf(model.status()), "UNSUPPORTED_MODEL");
   EXPECT_EQ(ledger.used_bytes(), 0);
 }
 

@@ -59,6 +59,17 @@ TEST_F(CudaBackendTest, RefusesWhatIsNotThere) {
   EXPECT_EQ(code(threads), absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(CudaBackendTest, ModelsThatItsKernelsCannotServeAreRefusedByName) {
+  const auto backend = std::move(*MakeCudaBackend(OptionsOf("cuda:0")));
+  EXPECT_TRUE(backend->CheckLimits({.max_head_dim = 256, .max_vocab = 1 << 20}).ok());
+  const absl::Status heads = backend->CheckLimits({.max_head_dim = 257});
+  EXPECT_EQ(heads.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(Text(heads), HasSubstr("head_dim: got 257, want at most 256"));
+  const absl::Status words = backend->CheckLimits({.max_vocab = (1 << 20) + 1});
+  EXPECT_EQ(words.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(Text(words), HasSubstr("vocabulary: got 1048577"));
+}
+
 TEST_F(CudaBackendTest, MemoryIsZeroedAndGoesBothWays) {
   const auto backend = Make(Compute::kFp32, {.input_bytes = 4096, .result_bytes = 512});
   constexpr size_t kCount = 1000;
