@@ -47,9 +47,11 @@ if [ "${1:-}" = "--all" ]; then
   NIBBLE_BITSANDBYTES=none tests/gpu/bundle.sh || failed=1
   NIBBLE_BUILD=build/cuda tests/gpu/run.sh --rehearse build/gpu_rehearsal_out || failed=1
 fi
+rehearsed=$failed
 
 export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
 # Debian's simdjson is not instrumented: what it allocates and our inlined code frees looks mismatched.
 export ASAN_OPTIONS="alloc_dealloc_mismatch=0:detect_stack_use_after_return=1:strict_string_checks=1"
 ctest --test-dir build/all --output-on-failure -j "$(nproc)" || failed=$?
+[ "$rehearsed" -eq 0 ] || echo "tests/run.sh: the bundle for a GPU or its rehearsal failed; see above and build/gpu_rehearsal_out"
 exit "$failed"

@@ -21,7 +21,7 @@ serve() {
     --model "bert=$here/models/tiny_bert" "$@" 2>"$logs/$port.log" &
   server=$!
   for ((i = 0; i < start; ++i)); do
-    "$here/nibble" health --target "127.0.0.1:$port" >/dev/null 2>&1 && return 0
+    "$here/nibble" health --target "127.0.0.1:$port" --service nibble.v1.Inference >/dev/null 2>&1 && return 0
     kill -0 "$server" 2>/dev/null || break
     sleep 0.25
   done

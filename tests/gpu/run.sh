@@ -60,7 +60,7 @@ step() {
   fi
   printf '{"step": "%s", "code": %d, "seconds": %d, "limit": %d}\n' "$name" "$code" $((SECONDS - begin)) "$limit" \
     >>"$out/steps.jsonl"
-  [ "$code" -eq 0 ] || echo "$name: exit code $code"
+  [ "$code" -eq 0 ] || { echo "$name: exit code $code" && tail -5 "$out/$name.log"; }
   return "$code"
 }
 # The same beside others; join waits for them.
