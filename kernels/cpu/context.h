@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "kernels/backend_options.h"
 #include "kernels/cpu/isa_table.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/tensor.h"
@@ -19,7 +20,7 @@ constexpr int64_t AlignScratch(int64_t bytes) {
 struct CpuContext {
   const IsaTable* isa = nullptr;
   ThreadPool* pool = nullptr;
-  bool bf16 = false;  // the numeric mode; else fp32
+  Compute compute = Compute::kFp32;  // never kAuto
   char* scratch = nullptr;
   int64_t scratch_bytes = 0;
 

@@ -43,7 +43,7 @@ void PoolSequence(const IsaTable& isa, const Activations& x, const SequenceRows&
 CpuBackend::CpuBackend(const IsaTable* isa, int num_threads, Compute compute) : pool_(num_threads) {
   context_.isa = isa;
   context_.pool = &pool_;
-  context_.bf16 = compute == Compute::kBf16;
+  context_.compute = compute;
 }
 
 absl::StatusOr<Buffer> CpuBackend::Allocate(int64_t bytes) { return AllocateResident(bytes); }
@@ -51,7 +51,7 @@ absl::StatusOr<Buffer> CpuBackend::Allocate(int64_t bytes) { return AllocateResi
 int64_t CpuBackend::ScratchBytes(const BackendLimits& limits) const {
   return std::max({AttentionScratchBytes(limits, num_threads()),
                    SamplingScratchBytes(limits, num_threads()),
-                   MatMulScratchBytes(limits, context_.bf16)});
+                   MatMulScratchBytes(limits, context_.compute)});
 }
 
 void CpuBackend::UseScratch(void* scratch, int64_t bytes, const BackendLimits&) {

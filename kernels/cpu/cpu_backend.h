@@ -14,13 +14,13 @@ namespace nibble {
 
 class CpuBackend final : public Backend {
  public:
-  // compute: kFp32 or kBf16.
+  // compute: not kAuto.
   CpuBackend(const IsaTable* isa, int num_threads, Compute compute);
 
   std::string device() const override { return "cpu"; }
   std::string isa() const override { return context_.isa->name; }
   int num_threads() const override { return pool_.num_threads(); }
-  Compute compute() const override { return context_.bf16 ? Compute::kBf16 : Compute::kFp32; }
+  Compute compute() const override { return context_.compute; }
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override;
   int64_t ScratchBytes(const BackendLimits& limits) const override;

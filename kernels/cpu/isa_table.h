@@ -46,6 +46,19 @@ struct Bf16Rows {
 };
 constexpr int64_t Bf16Stride(int64_t k) { return (k + kLanes - 1) / kLanes * (kLanes / 2); }
 
+// Rows of x as the int8 mode multiplies them with 4-bit weights; see lanes_bytes.inl. `block` k
+// share a scale: 64, or 32 for groups of 32; blocks begin at multiples of it.
+struct ByteRows {
+  int8_t* codes;   // [rows][stride]: of every 8 k first the 4 even ones, then the 4 odd ones; zeros
+                   // beyond K
+  float* scales;   // [rows][stride / block]: what a product of codes is worth
+  int32_t* sums;   // [rows][stride / block]: -127 · the sum of the block's codes
+  int64_t stride;  // ByteStride(K)
+  int64_t block;
+};
+constexpr int64_t kByteBlock = 64;
+constexpr int64_t ByteStride(int64_t k) { return (k + kByteBlock - 1) / kByteBlock * kByteBlock; }
+
 // out[m, first_n + i] (+)= Σ_k x[m,k]·w + bias for the lanes of one super panel; see packing.h.
 struct MatMulTask {
   const float* x;

@@ -66,7 +66,7 @@ Bf16Rows MakeBf16Rows(const CpuContext& context, const Activations& x,
                       std::span<const MatMulPart> parts, int64_t int8_bytes) {
   constexpr int64_t kInputWork = 2;  // of one value
   const auto takes_bf16 = [](const MatMulPart& part) { return TakesBf16(part.weight->spec); };
-  if (!context.bf16 || std::none_of(parts.begin(), parts.end(), takes_bf16)) return {};
+  if (context.compute != Compute::kBf16 || std::none_of(parts.begin(), parts.end(), takes_bf16)) return {};
   char* scratch = context.Scratch(int8_bytes + Bf16Bytes(x.rows, x.cols)) + int8_bytes;
   const Bf16Rows rows = {reinterpret_cast<uint32_t*>(scratch), Bf16Stride(x.cols)};
   context.RunRows(x.rows, x.cols * kInputWork,
@@ -138,9 +138,9 @@ void RunUnit(const CpuContext& context, const Inputs& inputs, const MatMulPart& 
 
 }  // namespace
 
-int64_t MatMulScratchBytes(const BackendLimits& limits, bool bf16) {
+int64_t MatMulScratchBytes(const BackendLimits& limits, Compute compute) {
   return (limits.int8 ? PlaceInt8(limits.max_rows, limits.max_k).bytes : 0) +
-         (bf16 ? Bf16Bytes(limits.max_rows, limits.max_k) : 0);
+         (compute == Compute::kBf16 ? Bf16Bytes(limits.max_rows, limits.max_k) : 0);
 }
 
 void CpuMatMul(const CpuContext& context, const Activations& x, std::span<const MatMulPart> parts) {

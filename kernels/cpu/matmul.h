@@ -8,7 +8,7 @@
 
 namespace nibble {
 
-int64_t MatMulScratchBytes(const BackendLimits& limits, bool bf16);
+int64_t MatMulScratchBytes(const BackendLimits& limits, Compute compute);
 
 void CpuMatMul(const CpuContext& context, const Activations& x, std::span<const MatMulPart> parts);
 
