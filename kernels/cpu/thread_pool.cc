@@ -35,7 +35,8 @@ void Pin(pthread_t thread, int cpu) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) : cpus_(AllowedCpus()) {
+ThreadPool::ThreadPool(int num_threads)
+    : ranges_(static_cast<size_t>(num_threads)), cpus_(AllowedCpus()) {
   if (num_threads > static_cast<int>(cpus_.size())) cpus_.clear();
   for (int worker = 1; worker < num_threads; ++worker) {
     threads_.emplace_back([this, worker] { WorkerLoop(worker); });
@@ -66,71 +67,83 @@ void ThreadPool::RunUnits(int64_t num_units, Function function, void* context) {
   }
   if (!pthread_equal(caller_, pthread_self())) PinCaller();
   Publish(num_units, function, context);
-  WorkOn(JobOf(ticket_.load(std::memory_order_relaxed)), 0);
+  WorkOn(job_, 0);
   const auto all_done = [&] { return done_.load(std::memory_order_acquire) == num_units; };
   while (!SpinUntil(all_done)) std::this_thread::yield();
 }
 
 void ThreadPool::Publish(int64_t num_units, Function function, void* context) {
-  const uint32_t last_job = JobOf(ticket_.load(std::memory_order_relaxed));
-  // A worker that is late for the last job may be about to claim from it: closed, there is nothing
-  // to claim while the fields change. Release and acquire of the fields make sure that whoever
-  // reads a new one also sees the closing, and so fails to claim.
-  ticket_.store(uint64_t{last_job} << 32 | kClosed, std::memory_order_relaxed);
-  done_.store(0, std::memory_order_release);
-  num_units_.store(num_units, std::memory_order_release);
-  function_.store(function, std::memory_order_release);
-  context_.store(context, std::memory_order_release);
+  Job& job = jobs_[++job_ % 2];
+  job.num_units.store(num_units, std::memory_order_release);
+  job.function.store(function, std::memory_order_release);
+  job.context.store(context, std::memory_order_release);
+  done_.store(0, std::memory_order_relaxed);
   park_now_.store(false, std::memory_order_relaxed);
   // Sequentially consistent with a worker's count of itself as parked: one of the two sees the
   // other.
-  ticket_.store(uint64_t{last_job + 1} << 32);
+  for (int owner = num_threads() - 1; owner >= 0; --owner) {
+    const auto begin = static_cast<uint64_t>(BeginOf(owner, num_units));
+    ranges_[static_cast<size_t>(owner)].ticket.store(uint64_t{job_} << 32 | begin);
+  }
   if (parked_.load() == 0) return;
   const std::lock_guard lock(mutex_);
   wake_.notify_all();
 }
 
-void ThreadPool::WorkOn(uint32_t job, int worker) {
-  uint64_t ticket = ticket_.load(std::memory_order_acquire);
+ThreadPool::Claim ThreadPool::ClaimFrom(uint32_t job, int owner) {
+  std::atomic<uint64_t>& range = ranges_[static_cast<size_t>(owner)].ticket;
+  uint64_t ticket = range.load(std::memory_order_acquire);
   while (JobOf(ticket) == job) {
-    const int64_t num_units = num_units_.load(std::memory_order_acquire);
-    const Function function = function_.load(std::memory_order_acquire);
-    void* const context = context_.load(std::memory_order_acquire);
-    const int64_t unit = static_cast<uint32_t>(ticket);
-    if (unit >= num_units) return;
-    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
-                                       std::memory_order_acquire)) {
-      continue;
+    const Job& what = jobs_[job % 2];
+    const int64_t num_units = what.num_units.load(std::memory_order_acquire);
+    const Claim claim = {what.function.load(std::memory_order_acquire),
+                         what.context.load(std::memory_order_acquire),
+                         static_cast<uint32_t>(ticket)};
+    if (claim.unit >= BeginOf(owner + 1, num_units)) break;
+    if (range.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
+                                    std::memory_order_acquire)) {
+      return claim;
     }
-    function(context, unit, worker);
-    done_.fetch_add(1, std::memory_order_release);
-    ticket = ticket_.load(std::memory_order_acquire);
   }
+  return {nullptr, nullptr, -1};
+}
+
+void ThreadPool::WorkOn(uint32_t job, int worker) {
+  int64_t done = 0;
+  for (int i = 0; i < num_threads(); ++i) {
+    const int owner = (worker + i) % num_threads();
+    for (Claim claim = ClaimFrom(job, owner); claim.unit >= 0; claim = ClaimFrom(job, owner)) {
+      claim.function(claim.context, claim.unit, worker);
+      ++done;
+    }
+  }
+  if (done > 0) done_.fetch_add(done, std::memory_order_release);
 }
 
 void ThreadPool::WorkerLoop(int worker) {
+  const Range& own = ranges_[static_cast<size_t>(worker)];
   uint32_t last_job = 0;
   while (true) {
-    if (!SpinForJob(last_job)) WaitForJob(last_job);
+    if (!SpinForJob(last_job, own)) WaitForJob(last_job, own);
     if (stop_.load()) return;
-    last_job = JobOf(ticket_.load(std::memory_order_acquire));
+    last_job = JobOf(own.ticket.load(std::memory_order_acquire));
     WorkOn(last_job, worker);
   }
 }
 
-bool ThreadPool::SpinForJob(uint32_t last_job) const {
+bool ThreadPool::SpinForJob(uint32_t last_job, const Range& own) const {
   bool found = false;
   SpinUntil([&] {
-    found = JobOf(ticket_.load(std::memory_order_acquire)) != last_job;
+    found = JobOf(own.ticket.load(std::memory_order_acquire)) != last_job;
     return found || park_now_.load(std::memory_order_relaxed);
   });
   return found;
 }
 
-void ThreadPool::WaitForJob(uint32_t last_job) {
+void ThreadPool::WaitForJob(uint32_t last_job, const Range& own) {
   std::unique_lock lock(mutex_);
   parked_.fetch_add(1);
-  wake_.wait(lock, [&] { return stop_.load() || JobOf(ticket_.load()) != last_job; });
+  wake_.wait(lock, [&] { return stop_.load() || JobOf(own.ticket.load()) != last_job; });
   parked_.fetch_sub(1);
 }
 

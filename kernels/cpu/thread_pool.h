@@ -5,12 +5,17 @@
 // main thread stays free, because threads that it starts would inherit its one CPU. A worker
 // without work spins for at most kSpin, then parks: an idle pool uses no CPU.
 //
+// A job's units are cut into one range for each worker, so that what lies side by side in memory is
+// read by one thread in order; a worker that has done its own range takes units of the others'.
+//
 // Invariants:
-//  1. Units are claimed one by one from `ticket_`, whose upper half is the number of the job; a
-//     claim succeeds only while that job is the current one, so a late worker cannot touch another.
-//  2. The fields of a job change only between jobs: after every unit of the last one was done, and
-//     while `ticket_` is closed, so that a worker that comes late cannot pair an old unit with
-//     them.
+//  1. Units are claimed one by one from the ticket of their range, whose upper half is the number
+//  of
+//     the job; a claim succeeds only while that job is the ticket's, so a late worker cannot touch
+//     another.
+//  2. What a job is lies in one of two places, by its number's parity, and is written before any
+//     ticket is of that job. Whoever reads it late, after the place went to the job after the next,
+//     finds a ticket that has moved on, and fails to claim.
 //  3. Which worker runs a unit is not determined: results must not depend on it.
 #pragma once
 
@@ -37,7 +42,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int num_threads() const { return static_cast<int>(threads_.size()) + 1; }
+  int num_threads() const { return static_cast<int>(ranges_.size()); }
 
   // Calls f(unit, worker) for every unit in [0, num_units) and returns when all are done. One
   // caller at a time; f must not call Run. num_units < 2^31.
@@ -58,27 +63,39 @@ class ThreadPool {
  private:
   using Function = void (*)(void* context, int64_t unit, int worker);
 
+  // Job number << 32 | next unit to claim of one worker's range, in a cache line of its own.
+  struct alignas(64) Range {
+    std::atomic<uint64_t> ticket{0};
+  };
+  struct alignas(64) Job {
+    std::atomic<int64_t> num_units{0};
+    std::atomic<Function> function{nullptr};
+    std::atomic<void*> context{nullptr};
+  };
+  struct Claim {
+    Function function;
+    void* context;
+    int64_t unit;  // -1: nothing was left
+  };
+
   void PinCaller();
   void RunUnits(int64_t num_units, Function function, void* context);
   void Publish(int64_t num_units, Function function, void* context);
+  Claim ClaimFrom(uint32_t job, int owner);
   void WorkOn(uint32_t job, int worker);
   void WorkerLoop(int worker);
-  bool SpinForJob(uint32_t last_job) const;
-  void WaitForJob(uint32_t last_job);
+  bool SpinForJob(uint32_t last_job, const Range& own) const;
+  void WaitForJob(uint32_t last_job, const Range& own);
 
   static uint32_t JobOf(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
+  int64_t BeginOf(int owner, int64_t num_units) const { return num_units * owner / num_threads(); }
 
-  // No unit has this number: nothing of the job can be claimed.
-  static constexpr uint32_t kClosed = 0xFFFFFFFF;
+  std::vector<Range> ranges_;  // by worker
+  Job jobs_[2];
+  uint32_t job_ = 0;                          // the last one; the caller's
+  alignas(64) std::atomic<int64_t> done_{0};  // units of the last job
 
-  // Job number << 32 | next unit to claim, or kClosed while the next job is being written.
-  alignas(64) std::atomic<uint64_t> ticket_{0};
-  alignas(64) std::atomic<int64_t> done_{0};
-  alignas(64) std::atomic<int64_t> num_units_{0};
-  std::atomic<Function> function_{nullptr};
-  std::atomic<void*> context_{nullptr};
-
-  std::atomic<bool> park_now_{false};
+  alignas(64) std::atomic<bool> park_now_{false};
   std::atomic<bool> stop_{false};
   std::atomic<int> parked_{0};
   std::mutex mutex_;  // orders parking with waking; guards nothing else
