@@ -176,10 +176,6 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const BackendOptions& op
     return absl::InvalidArgumentError("threads: got " + std::to_string(options.num_threads) +
                                       ", want 0 (automatic) … " + std::to_string(kMaxThreads));
   }
-  if (options.compute == Compute::kInt8) {
-    return absl::UnimplementedError(
-        "compute: int8 is not in this version on a CPU; want auto, fp32 or bf16");
-  }
   const Compute compute = options.compute == Compute::kAuto ? AutoCompute(**isa) : options.compute;
   const int threads = options.num_threads == 0 ? DefaultThreads() : options.num_threads;
   return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(*isa, threads, compute));

@@ -35,6 +35,12 @@ constexpr int kVectorBlock = 2;
 constexpr int kInt8PanelsOfFew = 2;
 constexpr int kInt8PanelsOfMany = 1;
 constexpr int kInt8MaxRows = 4;
+// 4 bits in the int8 mode: kBytePanelsOfOne × 1, kBytePanelsOfFew × 2 and 3, kBytePanelsOfMany × 4
+// … kByteMaxRows.
+constexpr int kBytePanelsOfOne = 4;
+constexpr int kBytePanelsOfFew = 2;
+constexpr int kBytePanelsOfMany = 1;
+constexpr int kByteMaxRows = 4;
 
 inline V16 Set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 inline V16 Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -60,6 +66,11 @@ inline I16 SetI(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}
 inline I16 LoadI(const void* p) {
   const __m256i* lines = static_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(lines), _mm256_loadu_si256(lines + 1)};
+}
+inline void StoreI(int32_t* p, I16 a) {
+  __m256i* lines = reinterpret_cast<__m256i*>(p);
+  _mm256_storeu_si256(lines, a.lo);
+  _mm256_storeu_si256(lines + 1, a.hi);
 }
 inline I16 AddI(I16 a, I16 b) {
   return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
@@ -203,6 +214,39 @@ inline void StoreQuads(int16_t* p, I16 a) {
 }
 inline V16 ToFloat(I16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 
+// The largest of lanes that are not NaN; the sum of all, modulo 2^32.
+inline float LargestLane(V16 a) {
+  const __m256 eight = _mm256_max_ps(a.lo, a.hi);
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
+inline int32_t AddLanes(I16 a) {
+  const __m256i eight = _mm256_add_epi32(a.lo, a.hi);
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(1, 0, 3, 2)));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(2, 3, 0, 1)));
+  return _mm_cvtsi128_si32(four);
+}
+// 16 numbers as bytes, of every 8 first those of even place, then those of odd place.
+inline void StoreEvenThenOddBytes(int8_t* p, I16 a) {
+  const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+  const __m128i bytes = _mm_packs_epi16(
+      _mm_packs_epi32(_mm256_castsi256_si128(a.lo), _mm256_extracti128_si256(a.lo, 1)),
+      _mm_packs_epi32(_mm256_castsi256_si128(a.hi), _mm256_extracti128_si256(a.hi, 1)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_shuffle_epi8(bytes, order));
+}
+// 16 bytes, and a look-up in them by four nibbles in the bytes of a lane.
+struct ByteTable {
+  __m256i v;
+};
+inline ByteTable LoadByteTable(const int8_t* bytes) {
+  return {_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)))};
+}
+inline I16 LookupBytes(ByteTable table, I16 nibbles) {
+  return {_mm256_shuffle_epi8(table.v, nibbles.lo), _mm256_shuffle_epi8(table.v, nibbles.hi)};
+}
+
 inline Codebook LoadCodebook(const float* table) {
   return {_mm256_loadu_ps(table), _mm256_loadu_ps(table + 8)};
 }
@@ -222,6 +266,7 @@ inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), 
 }  // namespace nibble
 
 #include "kernels/cpu/lanes_bf16_by_fma.inl"
+#include "kernels/cpu/lanes_bytes_by_pairs.inl"
 #include "kernels/cpu/lanes_table.inl"
 
 namespace nibble {

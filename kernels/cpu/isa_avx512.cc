@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/lanes_avx512.inl"
 #include "kernels/cpu/lanes_bf16_by_fma.inl"
+#include "kernels/cpu/lanes_bytes_by_pairs.inl"
 #include "kernels/cpu/lanes_table.inl"
 
 namespace nibble {

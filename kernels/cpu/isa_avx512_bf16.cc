@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "kernels/cpu/lanes_avx512_bf16.inl"
+#include "kernels/cpu/lanes_bytes_by_pairs.inl"
 #include "kernels/cpu/lanes_table.inl"
 
 namespace nibble {

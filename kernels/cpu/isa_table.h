@@ -56,7 +56,7 @@ struct ByteRows {
   int64_t stride;  // ByteStride(K)
   int64_t block;
 };
-constexpr int64_t kByteBlock = 64;
+constexpr int64_t kByteBlock = 64, kShortByteBlock = 32;
 constexpr int64_t ByteStride(int64_t k) { return (k + kByteBlock - 1) / kByteBlock * kByteBlock; }
 
 // out[m, first_n + i] (+)= Σ_k x[m,k]·w + bias for the lanes of one super panel; see packing.h.
@@ -88,8 +88,10 @@ struct MatMulTask {
 
   // INT8 only.
   Int8Rows int8;
-  // bf16 mode only.
+  // bf16 mode, and bf16 weights in the int8 mode.
   Bf16Rows bf16;
+  // 4 bits in the int8 mode only.
+  ByteRows bytes;
 };
 
 // Keys and values of one KV head as pages of 16 slots.
@@ -136,6 +138,9 @@ struct IsaTable {
   void (*four_bit_bf16)(const MatMulTask* task);
   void (*half_bf16)(const MatMulTask* task);
   void (*bf16_input)(const float* x, int64_t k, int64_t row, const Bf16Rows* rows);
+  // The int8 mode: 4 bits whose groups do not straddle rows. Row `row` of *rows from x: [k].
+  void (*four_bit_int8)(const MatMulTask* task);
+  void (*byte_input)(const float* x, int64_t k, int64_t row, const ByteRows* rows);
 
   // One row of n values each. `out` may be `x`.
   void (*rms_norm)(const float* x, LaneVector weight, int64_t n, float eps, float* out);

@@ -37,6 +37,12 @@ constexpr int kVectorBlock = 2;
 constexpr int kInt8PanelsOfFew = 1;
 constexpr int kInt8PanelsOfMany = 1;
 constexpr int kInt8MaxRows = 2;
+// 4 bits in the int8 mode: kBytePanelsOfOne × 1, kBytePanelsOfFew × 2 and 3, kBytePanelsOfMany × 4
+// … kByteMaxRows.
+constexpr int kBytePanelsOfOne = 1;
+constexpr int kBytePanelsOfFew = 1;
+constexpr int kBytePanelsOfMany = 1;
+constexpr int kByteMaxRows = 2;
 
 // One lane at a time.
 template <typename R = V16, typename F>
@@ -95,6 +101,7 @@ inline I16 LoadI(const void* p) {
   __builtin_memcpy(r.v, p, sizeof(r.v));
   return r;
 }
+inline void StoreI(int32_t* p, I16 a) { __builtin_memcpy(p, a.v, sizeof(a.v)); }
 inline I16 AddI(I16 a, I16 b) {
   return Each<I16>([&](int64_t i) { return a.v[i] + b.v[i]; });
 }
@@ -221,6 +228,58 @@ inline void StoreQuads(int16_t* p, I16 a) {
 inline V16 ToFloat(I16 a) {
   return Each([&](int64_t i) { return static_cast<float>(static_cast<int32_t>(a.v[i])); });
 }
+
+// The largest of lanes that are not NaN; the sum of all, modulo 2^32.
+inline float LargestLane(V16 a) {
+  float largest = a.v[0];
+  for (int64_t i = 1; i < kLanes; ++i) largest = a.v[i] > largest ? a.v[i] : largest;
+  return largest;
+}
+inline int32_t AddLanes(I16 a) {
+  uint32_t sum = 0;
+  for (int64_t i = 0; i < kLanes; ++i) sum += a.v[i];
+  return static_cast<int32_t>(sum);
+}
+// 16 numbers as bytes, of every 8 first those of even place, then those of odd place.
+inline void StoreEvenThenOddBytes(int8_t* p, I16 a) {
+  for (int64_t i = 0; i < kLanes; ++i) {
+    p[i / 8 * 8 + i % 2 * 4 + i % 8 / 2] = static_cast<int8_t>(a.v[i]);
+  }
+}
+
+// Bytes times bytes: a codebook of signed bytes, looked up by four nibbles in the bytes of a lane;
+// four bytes of x in every lane; the sum of the four products added to each lane of `sum`, which a
+// block begins with StartOfBlock(-127 · the block's sum of x).
+struct ByteCodebook {
+  const int8_t* table;
+};
+struct ByteFactor {
+  uint32_t bytes;
+};
+inline ByteCodebook LoadByteCodebook(const int8_t* codes) { return {codes}; }
+inline I16 LookupBytes(ByteCodebook codebook, I16 nibbles) {
+  return Each<I16>([&](int64_t i) {
+    uint32_t bytes = 0;
+    for (int j = 0; j < 4; ++j) {
+      const int8_t code = codebook.table[nibbles.v[i] >> (8 * j) & 15u];
+      bytes |= static_cast<uint32_t>(static_cast<uint8_t>(code)) << (8 * j);
+    }
+    return bytes;
+  });
+}
+inline ByteFactor SetBytes(const int8_t* x) {
+  ByteFactor factor;
+  __builtin_memcpy(&factor.bytes, x, sizeof(factor.bytes));
+  return factor;
+}
+inline I16 DotBytes(I16 sum, I16 codes, ByteFactor x) {
+  return Each<I16>([&](int64_t i) {
+    int32_t dot = 0;
+    for (int j = 0; j < 4; ++j) dot += SignedByte(codes.v[i], j) * SignedByte(x.bytes, j);
+    return sum.v[i] + static_cast<uint32_t>(dot);
+  });
+}
+inline I16 StartOfBlock(int32_t) { return SetI(0); }
 
 inline Codebook LoadCodebook(const float* table) { return {table}; }
 // table[low 4 bits of each lane].

@@ -35,6 +35,12 @@ constexpr int kVectorBlock = 4;
 constexpr int kInt8PanelsOfFew = 8;
 constexpr int kInt8PanelsOfMany = 2;
 constexpr int kInt8MaxRows = 12;
+// 4 bits in the int8 mode: kBytePanelsOfOne × 1, kBytePanelsOfFew × 2 and 3, kBytePanelsOfMany × 4
+// … kByteMaxRows.
+constexpr int kBytePanelsOfOne = 8;
+constexpr int kBytePanelsOfFew = 4;
+constexpr int kBytePanelsOfMany = 2;
+constexpr int kByteMaxRows = 12;
 
 inline V16 Set1(float x) { return {_mm512_set1_ps(x)}; }
 inline V16 Load(const float* p) { return {_mm512_loadu_ps(p)}; }
@@ -53,6 +59,7 @@ inline I16 Bits(V16 a) { return {_mm512_castps_si512(a.v)}; }
 inline V16 FromBits(I16 a) { return {_mm512_castsi512_ps(a.v)}; }
 inline I16 SetI(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline I16 LoadI(const void* p) { return {_mm512_loadu_si512(p)}; }
+inline void StoreI(int32_t* p, I16 a) { _mm512_storeu_si512(p, a.v); }
 inline I16 AddI(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I16 SubI(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I16 AndI(I16 a, I16 b) { return {_mm512_and_si512(a.v, b.v)}; }
@@ -144,6 +151,26 @@ inline void StoreQuads(int16_t* p, I16 a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), quads);
 }
 inline V16 ToFloat(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+
+// The largest of lanes that are not NaN; the sum of all, modulo 2^32.
+inline float LargestLane(V16 a) { return _mm512_reduce_max_ps(a.v); }
+inline int32_t AddLanes(I16 a) { return _mm512_reduce_add_epi32(a.v); }
+// 16 numbers as bytes, of every 8 first those of even place, then those of odd place.
+inline void StoreEvenThenOddBytes(int8_t* p, I16 a) {
+  const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+  const __m128i bytes = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(a.v), order);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+// 16 bytes, and a look-up in them by four nibbles in the bytes of a lane.
+struct ByteTable {
+  __m512i v;
+};
+inline ByteTable LoadByteTable(const int8_t* bytes) {
+  return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)))};
+}
+inline I16 LookupBytes(ByteTable table, I16 nibbles) {
+  return {_mm512_shuffle_epi8(table.v, nibbles.v)};
+}
 
 inline Codebook LoadCodebook(const float* table) { return {_mm512_loadu_ps(table)}; }
 // table[low 4 bits of each lane]; the permutation ignores the other bits.

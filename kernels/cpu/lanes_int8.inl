@@ -9,8 +9,6 @@ namespace {
 
 constexpr int64_t kQuad = 4;  // k values of one line of INT8 codes
 
-inline V16 Magnitude(V16 a) { return FromBits(AndI(Bits(a), SetI(INT32_MAX))); }
-
 // x rounded to fp16, or x itself where fp16 has no finite value for it.
 inline V16 RoundedInput(V16 x) {
   const V16 half = RoundToF16(x);

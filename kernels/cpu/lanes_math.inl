@@ -10,6 +10,7 @@ constexpr float kInfinity = __builtin_huge_valf();
 constexpr float kRounder = 12582912.0f;
 
 inline V16 Zero() { return Set1(0.0f); }
+inline V16 Magnitude(V16 a) { return FromBits(AndI(Bits(a), SetI(INT32_MAX))); }
 inline V16 Negate(V16 a) { return FromBits(XorI(Bits(a), SetI(INT32_MIN))); }
 
 // ((l0+l8)+(l4+l12)) + … : halves are folded until one lane is left.

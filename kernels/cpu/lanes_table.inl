@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/lanes_attention.inl"
 #include "kernels/cpu/lanes_bf16.inl"
+#include "kernels/cpu/lanes_bytes.inl"
 #include "kernels/cpu/lanes_int8.inl"
 #include "kernels/cpu/lanes_matmul.inl"
 #include "kernels/cpu/lanes_rows.inl"
@@ -22,6 +23,8 @@ constexpr IsaTable MakeIsaTable(const char* name) {
   table.four_bit_bf16 = FourBitBf16;
   table.half_bf16 = HalfBf16;
   table.bf16_input = Bf16Input;
+  table.four_bit_int8 = FourBitInt8;
+  table.byte_input = ByteInput;
   table.rms_norm = RmsNorm;
   table.layer_norm = LayerNorm;
   table.silu_mul = SiluMul;

@@ -1,7 +1,7 @@
 // A unit of work is one super panel of one part for some rows of x. Units of a part are ordered
-// super panel first, so that a worker finds the codes of its last unit still in its cache. INT8
-// parts share one pass before them, which turns x into 8-bit codes in scratch memory; in the bf16
-// mode so do the parts that multiply in bf16.
+// super panel first, so that a worker finds the codes of its last unit still in its cache. Parts
+// that multiply x in another form than fp32 share one pass before them, which writes it into
+// scratch memory.
 #include "kernels/cpu/matmul.h"
 
 #include <algorithm>
@@ -21,100 +21,151 @@ int64_t RowSlices(int64_t rows, int64_t super_panels, int threads) {
   return std::clamp<int64_t>(wanted, 1, CeilDiv(rows, kMinRows));
 }
 
-// What the bf16 mode multiplies in bf16: groups that straddle rows and fp16 weights, which bf16
-// would round, stay in fp32.
-bool TakesBf16(const WeightSpec& spec) {
-  return spec.format == WeightFormat::kBf16 ||
-         (IsFourBit(spec.format) && !GroupsStraddleRows(spec));
+// In which arithmetic a matrix is multiplied. Groups that straddle rows and fp16 weights, which
+// bf16 would round, are multiplied in fp32 in every mode.
+enum class Arithmetic { kFp32, kBf16, kBytes, kInt8 };
+
+Arithmetic ArithmeticOf(const WeightSpec& spec, Compute compute) {
+  if (spec.format == WeightFormat::kInt8) return Arithmetic::kInt8;
+  if (compute == Compute::kFp32 || spec.format == WeightFormat::kF16) return Arithmetic::kFp32;
+  if (spec.format == WeightFormat::kBf16) return Arithmetic::kBf16;
+  if (GroupsStraddleRows(spec)) return Arithmetic::kFp32;
+  return compute == Compute::kInt8 ? Arithmetic::kBytes : Arithmetic::kBf16;
 }
 
-void RunBf16Task(const IsaTable& isa, const WeightSpec& spec, const MatMulTask& task) {
-  return IsFourBit(spec.format) ? isa.four_bit_bf16(&task) : isa.half_bf16(&task);
+void RunFp32Task(const IsaTable& isa, const WeightSpec& spec, const MatMulTask& task) {
+  if (!IsFourBit(spec.format)) {
+    return isa.half(&task, spec.format == WeightFormat::kBf16 ? kLaneBF16 : kLaneF16);
+  }
+  return GroupsStraddleRows(spec) ? isa.four_bit_straddling(&task) : isa.four_bit(&task);
 }
 
-void RunTask(const IsaTable& isa, const WeightSpec& spec, const MatMulTask& task) {
-  if (task.bf16.pairs != nullptr) return RunBf16Task(isa, spec, task);
-  switch (spec.format) {
-    case WeightFormat::kNf4:
-    case WeightFormat::kFp4:
-      return GroupsStraddleRows(spec) ? isa.four_bit_straddling(&task) : isa.four_bit(&task);
-    case WeightFormat::kInt8:
+void RunTask(const IsaTable& isa, const WeightSpec& spec, Arithmetic arithmetic,
+             const MatMulTask& task) {
+  switch (arithmetic) {
+    case Arithmetic::kFp32:
+      return RunFp32Task(isa, spec, task);
+    case Arithmetic::kBf16:
+      return IsFourBit(spec.format) ? isa.four_bit_bf16(&task) : isa.half_bf16(&task);
+    case Arithmetic::kBytes:
+      return isa.four_bit_int8(&task);
+    case Arithmetic::kInt8:
       return isa.int8(&task);
-    case WeightFormat::kBf16:
-      return isa.half(&task, kLaneBF16);
-    case WeightFormat::kF16:
-      return isa.half(&task, kLaneF16);
   }
 }
 
-// Where the 8-bit rows of x lie in scratch memory: stats and counts, codes, outliers.
-struct Int8Place {
-  int64_t codes, outliers, bytes;
+// Gives out the context's scratch memory piece by piece.
+class ScratchPieces {
+ public:
+  explicit ScratchPieces(const CpuContext& context) : context_(context) {}
+  template <typename T>
+  T* Take(int64_t count) {
+    const int64_t begin = used_;
+    used_ += AlignScratch(count * static_cast<int64_t>(sizeof(T)));
+    return reinterpret_cast<T*>(context_.Scratch(used_) + begin);
+  }
+
+ private:
+  const CpuContext& context_;
+  int64_t used_ = 0;
 };
-Int8Place PlaceInt8(int64_t rows, int64_t k) {
+
+int64_t Int8Bytes(int64_t rows, int64_t k) {
   const int64_t stride = Int8Stride(k);
-  const int64_t codes = AlignScratch(rows * 8);
-  const int64_t outliers = codes + AlignScratch(rows * stride * 2);
-  return {codes, outliers, outliers + AlignScratch(rows * stride / 8)};
+  return AlignScratch(rows * stride * 2) + AlignScratch(rows * stride / 8) +
+         2 * AlignScratch(rows * 4);
 }
 
 int64_t Bf16Bytes(int64_t rows, int64_t k) { return AlignScratch(rows * Bf16Stride(k) * 4); }
 
-// The rows of x in bf16, if the mode and any part want them. In scratch memory behind those in 8
-// bits.
-Bf16Rows MakeBf16Rows(const CpuContext& context, const Activations& x,
-                      std::span<const MatMulPart> parts, int64_t int8_bytes) {
-  constexpr int64_t kInputWork = 2;  // of one value
-  const auto takes_bf16 = [](const MatMulPart& part) { return TakesBf16(part.weight->spec); };
-  if (context.compute != Compute::kBf16 || std::none_of(parts.begin(), parts.end(), takes_bf16)) return {};
-  char* scratch = context.Scratch(int8_bytes + Bf16Bytes(x.rows, x.cols)) + int8_bytes;
-  const Bf16Rows rows = {reinterpret_cast<uint32_t*>(scratch), Bf16Stride(x.cols)};
-  context.RunRows(x.rows, x.cols * kInputWork,
-                  [&](int64_t row) { context.isa->bf16_input(x.Row(row), x.cols, row, &rows); });
-  return rows;
+int64_t ByteRowsBytes(int64_t rows, int64_t k, int64_t block) {
+  const int64_t stride = ByteStride(k);
+  return AlignScratch(rows * stride) + 2 * AlignScratch(rows * (stride / block) * 4);
 }
 
-// The rows of x in 8 bits, if any part wants them.
-Int8Rows MakeInt8Rows(const CpuContext& context, const Activations& x,
-                      std::span<const MatMulPart> parts) {
-  constexpr int64_t kInputWork = 6;  // of one value
-  const auto is_int8 = [](const MatMulPart& part) {
-    return part.weight->spec.format == WeightFormat::kInt8;
-  };
-  const auto part = std::find_if(parts.begin(), parts.end(), is_int8);
-  if (part == parts.end()) return {};
-  const Int8Place place = PlaceInt8(x.rows, x.cols);
-  char* scratch = context.Scratch(place.bytes);
-  float* stats = reinterpret_cast<float*>(scratch);
-  const Int8Rows rows = {reinterpret_cast<int16_t*>(scratch + place.codes),
-                         reinterpret_cast<uint64_t*>(scratch + place.outliers), stats,
-                         reinterpret_cast<int32_t*>(stats + x.rows), Int8Stride(x.cols)};
-  const float threshold = part->weight->spec.outlier_threshold;
-  context.RunRows(x.rows, x.cols * kInputWork, [&](int64_t row) {
+// Work of one value, in arithmetic operations, when rows of x change their form.
+constexpr int64_t kInt8InputWork = 6, kBf16InputWork = 2, kByteInputWork = 3;
+
+Int8Rows MakeInt8Rows(const CpuContext& context, const Activations& x, float threshold,
+                      ScratchPieces* scratch) {
+  const int64_t stride = Int8Stride(x.cols);
+  Int8Rows rows = {};
+  rows.codes = scratch->Take<int16_t>(x.rows * stride);
+  rows.outliers = scratch->Take<uint64_t>(x.rows * (stride / kMaskBits));
+  rows.stats = scratch->Take<float>(x.rows);
+  rows.counts = scratch->Take<int32_t>(x.rows);
+  rows.stride = stride;
+  context.RunRows(x.rows, x.cols * kInt8InputWork, [&](int64_t row) {
     context.isa->int8_input(x.Row(row), x.cols, threshold, row, &rows);
   });
   return rows;
 }
 
+Bf16Rows MakeBf16Rows(const CpuContext& context, const Activations& x, ScratchPieces* scratch) {
+  const int64_t stride = Bf16Stride(x.cols);
+  const Bf16Rows rows = {scratch->Take<uint32_t>(x.rows * stride), stride};
+  context.RunRows(x.rows, x.cols * kBf16InputWork,
+                  [&](int64_t row) { context.isa->bf16_input(x.Row(row), x.cols, row, &rows); });
+  return rows;
+}
+
+ByteRows MakeByteRows(const CpuContext& context, const Activations& x, int64_t block,
+                      ScratchPieces* scratch) {
+  const int64_t stride = ByteStride(x.cols);
+  ByteRows rows = {};
+  rows.codes = scratch->Take<int8_t>(x.rows * stride);
+  rows.scales = scratch->Take<float>(x.rows * (stride / block));
+  rows.sums = scratch->Take<int32_t>(x.rows * (stride / block));
+  rows.stride = stride;
+  rows.block = block;
+  context.RunRows(x.rows, x.cols * kByteInputWork,
+                  [&](int64_t row) { context.isa->byte_input(x.Row(row), x.cols, row, &rows); });
+  return rows;
+}
+
 // The same from row `first` on.
 Int8Rows RowsFrom(const Int8Rows& rows, int64_t first) {
-  if (rows.codes == nullptr) return {};
   return {rows.codes + first * rows.stride, rows.outliers + first * (rows.stride / kMaskBits),
           rows.stats + first, rows.counts + first, rows.stride};
 }
+Bf16Rows RowsFrom(const Bf16Rows& rows, int64_t first) {
+  return {rows.pairs + first * rows.stride, rows.stride};
+}
+ByteRows RowsFrom(const ByteRows& rows, int64_t first) {
+  const int64_t blocks = rows.stride / rows.block;
+  return {rows.codes + first * rows.stride, rows.scales + first * blocks,
+          rows.sums + first * blocks, rows.stride, rows.block};
+}
 
-// x in every form that some part multiplies.
+// x in every form that some part multiplies; the others are null.
 struct Inputs {
   Activations x;
-  Int8Rows int8;
-  Bf16Rows bf16;
+  Int8Rows int8 = {};
+  Bf16Rows bf16 = {};
+  ByteRows bytes = {}, short_bytes = {};  // in blocks of 64, and of 32
 };
+
+bool HasShortBlocks(const WeightSpec& spec) { return spec.group_size < kByteBlock; }
 
 Inputs PrepareInputs(const CpuContext& context, const Activations& x,
                      std::span<const MatMulPart> parts) {
-  const Int8Rows int8 = MakeInt8Rows(context, x, parts);
-  const int64_t int8_bytes = int8.codes == nullptr ? 0 : PlaceInt8(x.rows, x.cols).bytes;
-  return {x, int8, MakeBf16Rows(context, x, parts, int8_bytes)};
+  ScratchPieces scratch(context);
+  Inputs inputs = {x};
+  for (const MatMulPart& part : parts) {
+    const WeightSpec& spec = part.weight->spec;
+    const Arithmetic arithmetic = ArithmeticOf(spec, context.compute);
+    if (arithmetic == Arithmetic::kInt8 && inputs.int8.codes == nullptr) {
+      inputs.int8 = MakeInt8Rows(context, x, spec.outlier_threshold, &scratch);
+    } else if (arithmetic == Arithmetic::kBf16 && inputs.bf16.pairs == nullptr) {
+      inputs.bf16 = MakeBf16Rows(context, x, &scratch);
+    } else if (arithmetic == Arithmetic::kBytes) {
+      const bool is_short = HasShortBlocks(spec);
+      ByteRows* rows = is_short ? &inputs.short_bytes : &inputs.bytes;
+      const int64_t block = is_short ? kShortByteBlock : kByteBlock;
+      if (rows->codes == nullptr) *rows = MakeByteRows(context, x, block, &scratch);
+    }
+  }
+  return inputs;
 }
 
 // Rows [first, end) of x times one super panel of one part.
@@ -129,18 +180,26 @@ void RunUnit(const CpuContext& context, const Inputs& inputs, const MatMulPart& 
   task.out_stride = part.out.stride;
   task.bias = {part.bias.data, LaneTypeOf(part.bias.dtype)};
   task.accumulate = part.accumulate ? 1 : 0;
-  task.int8 = RowsFrom(inputs.int8, first);
-  if (inputs.bf16.pairs != nullptr && TakesBf16(part.weight->spec)) {
-    task.bf16 = {inputs.bf16.pairs + first * inputs.bf16.stride, inputs.bf16.stride};
+  const WeightSpec& spec = part.weight->spec;
+  const Arithmetic arithmetic = ArithmeticOf(spec, context.compute);
+  if (arithmetic == Arithmetic::kInt8) task.int8 = RowsFrom(inputs.int8, first);
+  if (arithmetic == Arithmetic::kBf16) task.bf16 = RowsFrom(inputs.bf16, first);
+  if (arithmetic == Arithmetic::kBytes) {
+    task.bytes = RowsFrom(HasShortBlocks(spec) ? inputs.short_bytes : inputs.bytes, first);
   }
-  RunTask(*context.isa, part.weight->spec, task);
+  RunTask(*context.isa, spec, arithmetic, task);
 }
 
 }  // namespace
 
 int64_t MatMulScratchBytes(const BackendLimits& limits, Compute compute) {
-  return (limits.int8 ? PlaceInt8(limits.max_rows, limits.max_k).bytes : 0) +
-         (compute == Compute::kBf16 ? Bf16Bytes(limits.max_rows, limits.max_k) : 0);
+  const int64_t rows = limits.max_rows, k = limits.max_k;
+  int64_t bytes = limits.int8 ? Int8Bytes(rows, k) : 0;
+  if (compute != Compute::kFp32) bytes += Bf16Bytes(rows, k);
+  if (compute == Compute::kInt8) {
+    bytes += ByteRowsBytes(rows, k, kByteBlock) + ByteRowsBytes(rows, k, kShortByteBlock);
+  }
+  return bytes;
 }
 
 void CpuMatMul(const CpuContext& context, const Activations& x, std::span<const MatMulPart> parts) {

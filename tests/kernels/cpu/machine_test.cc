@@ -124,15 +124,10 @@ TEST(Compute, TheCpuDecidesWhatAutoIs) {
     if (isa != &kAvx512Bf16Table) {
       EXPECT_EQ(chosen, Compute::kFp32) << isa->name;
     }
-    EXPECT_EQ(Cpu(isa->name, 1, Compute::kBf16)->compute(), Compute::kBf16);
-    EXPECT_EQ(Cpu(isa->name, 1, Compute::kFp32)->compute(), Compute::kFp32);
+    for (const Compute asked : {Compute::kFp32, Compute::kBf16, Compute::kInt8}) {
+      EXPECT_EQ(Cpu(isa->name, 1, asked)->compute(), asked);
+    }
   }
-}
-
-TEST(Compute, Int8IsNotThereYet) {
-  BackendOptions options;
-  options.compute = Compute::kInt8;
-  EXPECT_EQ(MakeBackend(options).status().code(), absl::StatusCode::kUnimplemented);
 }
 
 TEST(MakeBackend, DevicesAreChosenByName) {
