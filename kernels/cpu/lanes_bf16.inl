@@ -131,7 +131,7 @@ struct Bf16Kind : FloatKind {
   }
 };
 
-void FourBitBf16(const MatMulTask* task) { Product<FourBitBf16Kind>(task); }
+void FourBitBf16(const MatMulTask* task) { FourBitProduct<FourBitBf16Kind>(task); }
 void HalfBf16(const MatMulTask* task) { Product<Bf16Kind>(task); }
 
 }  // namespace

@@ -208,7 +208,31 @@ void Product(const MatMulTask* task) {
   }
 }
 
-void FourBit(const MatMulTask* task) { Product<FourBitKind>(task); }
+// Scales that are un-nested once for all rows: as many as fit the stack easily.
+constexpr int64_t kMaxPlainScales = 32768;
+
+// The same product, from plain scales when there are rows enough to share them.
+template <typename Kind>
+void FourBitProduct(const MatMulTask* task) {
+  const int64_t groups = task->k / task->group_size;
+  const bool fits = groups * task->panels * kLanes <= kMaxPlainScales;
+  if (task->double_quant == 0 || task->rows <= Kind::kMaxRows || !fits) {
+    return Product<Kind>(task);
+  }
+  float scales[kMaxPlainScales];
+  for (int64_t p = 0; p < task->panels; ++p) {
+    PanelScales nested(*task, p);
+    for (int64_t g = 0; g < groups; ++g) {
+      Store(scales + (g * task->panels + p) * kLanes, nested.At(0, g));
+    }
+  }
+  MatMulTask plain = *task;
+  plain.double_quant = 0;
+  plain.scales = scales;
+  Product<Kind>(&plain);
+}
+
+void FourBit(const MatMulTask* task) { FourBitProduct<FourBitKind>(task); }
 
 void Half(const MatMulTask* task, LaneType type) {
   type == kLaneF16 ? Product<HalfKind<kLaneF16>>(task) : Product<HalfKind<kLaneBF16>>(task);

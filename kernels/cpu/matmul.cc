@@ -1,7 +1,7 @@
-// A unit of work is one super panel of one part for some rows of x. Units of a part are ordered
-// super panel first, so that a worker finds the codes of its last unit still in its cache. Parts
-// that multiply x in another form than fp32 share one pass before them, which writes it into
-// scratch memory.
+// A unit of work is one super panel of one part for some rows of x. With few rows the threads share
+// the super panels, each to be read from memory once; with many they share the rows, which then
+// stay in the cache of the thread that wrote them and will read the results. Parts that multiply x
+// in another form than fp32 share one pass before them, which writes it into scratch memory.
 #include "kernels/cpu/matmul.h"
 
 #include <algorithm>
@@ -11,14 +11,31 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t kMinRows = 24;  // of a unit, when the rows are cut at all
-
 int64_t NumSuperPanels(int64_t n) { return CeilDiv(NumPanels(n), PanelWidth(n)); }
 
-// How many slices the rows are cut into: only as many as keep every thread busy.
-int64_t RowSlices(int64_t rows, int64_t super_panels, int threads) {
-  const int64_t wanted = CeilDiv(int64_t{4} * threads, std::max<int64_t>(super_panels, 1));
-  return std::clamp<int64_t>(wanted, 1, CeilDiv(rows, kMinRows));
+// How a product is cut into units, numbered super panel by super panel or slice by slice.
+struct Cut {
+  int64_t super_panels = 0;  // of all parts
+  int64_t slices = 1;        // of the rows
+  bool slice_first = false;
+
+  int64_t NumUnits() const { return super_panels * slices; }
+  int64_t SliceOf(int64_t unit) const { return slice_first ? unit / super_panels : unit % slices; }
+  int64_t SuperPanelOf(int64_t unit) const {
+    return slice_first ? unit % super_panels : unit / slices;
+  }
+};
+
+Cut CutProduct(int64_t rows, int64_t super_panels, int threads) {
+  constexpr int64_t kSharedRows = 64;  // of each thread, when the threads share the rows
+  constexpr int64_t kSliceRows = 128;  // at most, then
+  constexpr int64_t kMinRows = 24;     // of a slice otherwise
+  constexpr int64_t kUnitsOfThread = 4;
+  if (rows >= kSharedRows * threads) {
+    return {super_panels, threads * CeilDiv(rows, threads * kSliceRows), true};
+  }
+  const int64_t wanted = CeilDiv(kUnitsOfThread * threads, std::max<int64_t>(super_panels, 1));
+  return {super_panels, std::clamp<int64_t>(wanted, 1, CeilDiv(rows, kMinRows)), false};
 }
 
 // In which arithmetic a matrix is multiplied. Groups that straddle rows and fp16 weights, which
@@ -209,15 +226,15 @@ void CpuMatMul(const CpuContext& context, const Activations& x, std::span<const 
     outputs += part.weight->spec.n;
   }
   const Inputs inputs = PrepareInputs(context, x, parts);
-  const int64_t slices = RowSlices(x.rows, super_panels, context.pool->num_threads());
-  context.Run(super_panels * slices, x.rows * outputs * x.cols, [&](int64_t unit, int) {
-    int64_t super_panel = unit / slices;
-    const int64_t slice = unit % slices;
+  const Cut cut = CutProduct(x.rows, super_panels, context.pool->num_threads());
+  context.Run(cut.NumUnits(), x.rows * outputs * x.cols, [&](int64_t unit, int) {
+    int64_t super_panel = cut.SuperPanelOf(unit);
+    const int64_t first = cut.SliceOf(unit) * x.rows / cut.slices;
+    const int64_t end = (cut.SliceOf(unit) + 1) * x.rows / cut.slices;
     for (const MatMulPart& part : parts) {
       const int64_t of_part = NumSuperPanels(part.weight->spec.n);
       if (super_panel < of_part) {
-        return RunUnit(context, inputs, part, super_panel, slice * x.rows / slices,
-                       (slice + 1) * x.rows / slices);
+        return RunUnit(context, inputs, part, super_panel, first, end);
       }
       super_panel -= of_part;
     }
