@@ -60,6 +60,22 @@ inline V16 Sqrt(V16 a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
 inline V16 Max(V16 a, V16 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
 inline V16 Min(V16 a, V16 b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
 
+inline float FirstLane(V16 a) { return _mm256_cvtss_f32(a.lo); }
+// Lane i + kHalf in lane i, for i < kHalf.
+template <int kHalf>
+inline V16 UpperLanes(V16 a) {
+  if constexpr (kHalf == 8) {
+    return {a.hi, a.hi};
+  } else if constexpr (kHalf == 4) {
+    const __m256 upper = _mm256_permute2f128_ps(a.lo, a.lo, 0x11);
+    return {upper, upper};
+  } else {
+    constexpr int kOrder = kHalf == 2 ? _MM_SHUFFLE(3, 2, 3, 2) : _MM_SHUFFLE(1, 1, 1, 1);
+    const __m256 upper = _mm256_permute_ps(a.lo, kOrder);
+    return {upper, upper};
+  }
+}
+
 inline I16 Bits(V16 a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
 inline V16 FromBits(I16 a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
 inline I16 SetI(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }

@@ -87,6 +87,13 @@ inline V16 Min(V16 a, V16 b) {
   return Each([&](int64_t i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
 }
 
+inline float FirstLane(V16 a) { return a.v[0]; }
+// Lane i + kHalf in lane i, for i < kHalf.
+template <int kHalf>
+inline V16 UpperLanes(V16 a) {
+  return Each([&](int64_t i) { return a.v[(i + kHalf) % kLanes]; });
+}
+
 inline I16 Bits(V16 a) {
   return Each<I16>([&](int64_t i) { return __builtin_bit_cast(uint32_t, a.v[i]); });
 }

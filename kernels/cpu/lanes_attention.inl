@@ -58,6 +58,18 @@ void Score(const AttentionTask& task, int64_t block, int64_t first, int64_t q0,
   }
 }
 
+// All pages of the block, kPages at a time, then fewer.
+template <LaneType kType, int kQueries, int kPages>
+void ScorePages(const AttentionTask& task, int64_t block, int64_t page, int64_t pages, int64_t q0,
+                V16 (*scores)[kSoftmaxPages]) {
+  for (; page + kPages <= pages; page += kPages) {
+    Score<kType, kQueries, kPages>(task, block, page, q0, scores);
+  }
+  if constexpr (kPages > 1) {
+    if (page < pages) ScorePages<kType, kQueries, kPages / 2>(task, block, page, pages, q0, scores);
+  }
+}
+
 // The online softmax's step: from the scores of one block to weights, and the state's maximum and
 // lane sums.
 void Weigh(V16* scores, float scale, int64_t slots, float* state, float* weight, float* rescale) {
@@ -121,16 +133,17 @@ void AddValues(const AttentionTask& task, int64_t block, int64_t q0, int64_t r0,
   }
 }
 
-template <LaneType kType, int kQueries>
-void AddAllValues(const AttentionTask& task, int64_t block, int64_t q0, int64_t r0, int64_t begin,
-                  int64_t end, const BlockWeights& weights, const float* rescale) {
-  constexpr int64_t kWide = kVectorBlock * kLanes;
-  int64_t d = 0;
-  for (; d + kWide <= task.head_dim; d += kWide) {
-    AddValues<kType, kQueries, kVectorBlock>(task, block, q0, r0, d, begin, end, weights, rescale);
+// All components from d on, kVectors vectors at a time, then fewer.
+template <LaneType kType, int kQueries, int kVectors>
+void AddAllValues(const AttentionTask& task, int64_t block, int64_t q0, int64_t r0, int64_t d,
+                  int64_t begin, int64_t end, const BlockWeights& weights, const float* rescale) {
+  for (; d + (kVectors - 1) * kLanes < task.head_dim; d += kVectors * kLanes) {
+    AddValues<kType, kQueries, kVectors>(task, block, q0, r0, d, begin, end, weights, rescale);
   }
-  for (; d < task.head_dim; d += kLanes) {
-    AddValues<kType, kQueries, 1>(task, block, q0, r0, d, begin, end, weights, rescale);
+  if constexpr (kVectors > 1) {
+    if (d >= task.head_dim) return;
+    AddAllValues<kType, kQueries, kVectors / 2>(task, block, q0, r0, d, begin, end, weights,
+                                                rescale);
   }
 }
 
@@ -152,11 +165,7 @@ void AttendBlock(const AttentionTask& task, int64_t block, int64_t q0) {
   if (most == 0) return;
   V16 scores[kQueries][kSoftmaxPages];
   const int64_t pages = (most + kLanes - 1) / kLanes;
-  int64_t page = 0;
-  for (; page + kPageBlock <= pages; page += kPageBlock) {
-    Score<kType, kQueries, kPageBlock>(task, block, page, q0, scores);
-  }
-  for (; page < pages; ++page) Score<kType, kQueries, 1>(task, block, page, q0, scores);
+  ScorePages<kType, kQueries, kPageBlock>(task, block, 0, pages, q0, scores);
 
   for (int r = 0; r < kQueries; ++r) {
     weights.rescale[r] = 1;
@@ -164,11 +173,13 @@ void AttendBlock(const AttentionTask& task, int64_t block, int64_t q0) {
     float* state = task.states + (q0 + r) * StateFloats(task.head_dim);
     Weigh(scores[r], task.scale, weights.slots[r], state, weights.weight[r], &weights.rescale[r]);
   }
-  AddAllValues<kType, kQueries>(task, block, q0, 0, 0, fewest, weights, weights.rescale);
+  AddAllValues<kType, kQueries, kVectorBlock>(task, block, q0, 0, 0, 0, fewest, weights,
+                                              weights.rescale);
   const float one = 1;
   for (int r = 0; r < kQueries; ++r) {
     if (weights.slots[r] == fewest) continue;
-    AddAllValues<kType, 1>(task, block, q0, r, fewest, weights.slots[r], weights, &one);
+    AddAllValues<kType, 1, kVectorBlock>(task, block, q0, r, 0, fewest, weights.slots[r], weights,
+                                         &one);
   }
 }
 

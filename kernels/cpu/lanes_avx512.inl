@@ -55,6 +55,19 @@ inline V16 Sqrt(V16 a) { return {_mm512_sqrt_ps(a.v)}; }
 inline V16 Max(V16 a, V16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline V16 Min(V16 a, V16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 
+inline float FirstLane(V16 a) { return _mm512_cvtss_f32(a.v); }
+// Lane i + kHalf in lane i, for i < kHalf.
+template <int kHalf>
+inline V16 UpperLanes(V16 a) {
+  if constexpr (kHalf == 8) {
+    return {_mm512_shuffle_f32x4(a.v, a.v, _MM_SHUFFLE(3, 2, 3, 2))};
+  } else if constexpr (kHalf == 4) {
+    return {_mm512_shuffle_f32x4(a.v, a.v, _MM_SHUFFLE(1, 1, 1, 1))};
+  } else {
+    return {_mm512_permute_ps(a.v, kHalf == 2 ? _MM_SHUFFLE(3, 2, 3, 2) : _MM_SHUFFLE(1, 1, 1, 1))};
+  }
+}
+
 inline I16 Bits(V16 a) { return {_mm512_castps_si512(a.v)}; }
 inline V16 FromBits(I16 a) { return {_mm512_castsi512_ps(a.v)}; }
 inline I16 SetI(int32_t x) { return {_mm512_set1_epi32(x)}; }

@@ -32,11 +32,10 @@ inline I16 InterleaveHalves(const uint16_t* low, const uint16_t* high) {
       _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high)));
   return {_mm512_or_si512(lower, _mm512_slli_epi32(upper, 16))};
 }
-// x in bf16 as (x[j], x[j + 4]), j = 0 … 3, of its first and of its last 8; subnormals are zero.
+// x in bf16 as (x[j], x[j + 4]), j = 0 … 3, of its first and of its last 8; the
+// instruction takes subnormals for zero.
 inline void StoreBf16Pairs(uint32_t* pairs, V16 x) {
-  const __m512 magnitude = _mm512_abs_ps(x.v);
-  const __mmask16 tiny = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(0x1p-126f), _CMP_LT_OQ);
-  const __m256i halves = NarrowBF16({_mm512_mask_blend_ps(tiny, x.v, _mm512_setzero_ps())});
+  const __m256i halves = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x.v));
   // Within each 128 bits: 0 4 1 5 2 6 3 7.
   const __m256i order = _mm256_broadcastsi128_si256(
       _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));

@@ -15,22 +15,17 @@ inline V16 Negate(V16 a) { return FromBits(XorI(Bits(a), SetI(INT32_MIN))); }
 
 // ((l0+l8)+(l4+l12)) + … : halves are folded until one lane is left.
 inline float SumLanes(V16 a) {
-  float lane[kLanes];
-  Store(lane, a);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-  }
-  return lane[0];
+  a = Add(a, UpperLanes<8>(a));
+  a = Add(a, UpperLanes<4>(a));
+  a = Add(a, UpperLanes<2>(a));
+  return FirstLane(Add(a, UpperLanes<1>(a)));
 }
 
 inline float MaxLanes(V16 a) {
-  float lane[kLanes];
-  Store(lane, a);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t i = 0; i < half; ++i)
-      lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
-  }
-  return lane[0];
+  a = Max(a, UpperLanes<8>(a));
+  a = Max(a, UpperLanes<4>(a));
+  a = Max(a, UpperLanes<2>(a));
+  return FirstLane(Max(a, UpperLanes<1>(a)));
 }
 
 // c[0] + c[1]·x + … by Horner's rule, each step one fused multiply-add.
@@ -43,8 +38,9 @@ inline V16 Polynomial(const float (&c)[kCount], V16 x) {
 
 // e^x within 2 ulp, subnormal results included; exp(0) is exactly 1, exp(-inf) 0, exp(NaN) NaN.
 // x = n·ln2 + r; e^r = 1 + r + r²·P(r), P fitted to |r| <= ln2/2 (error 3e-9); 2^n in two factors,
-// because n may leave the range of one exponent.
-inline V16 Exp(V16 x) {
+// because n may leave the range of one exponent. Inlined by force: GCC would call it, one vector at
+// a time.
+__attribute__((always_inline)) inline V16 Exp(V16 x) {
   constexpr float kP[] = {0.49999994f, 0.166665211f, 0.041668389f, 0.00836874545f, 0.00138145394f};
   x = Max(Set1(-105.0f), Min(Set1(89.0f), x));
   const V16 shifted = Fma(x, Set1(0x1.715476p+0f), Set1(kRounder));
