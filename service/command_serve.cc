@@ -80,7 +80,7 @@ void AddMachineGroup(Flags* flags, ServeFlags* out) {
       "the cgroup's limit, or of RAM.");
   flags->Add("threads", &engine->backend.num_threads, "N",
              "CPU threads that compute; 0: the cgroup's quota, or all CPUs.");
-  flags->Add("cpu-isa", &engine->backend.cpu_isa, "scalar|avx2|avx512|avx512_bf16",
+  flags->Add("cpu-isa", &engine->backend.cpu_isa, "scalar|avx2|avx512|avx512_bf16|amx",
              "Force one row of the instruction-set table; empty: the best the CPU has.");
   flags->AddChoice("compute", &out->compute, {"auto", "fp32", "bf16", "int8"},
                    "Arithmetic of products; auto: bf16 on a GPU and on AMD CPUs with AVX512_BF16, "

@@ -1,8 +1,12 @@
-// Asks the CPU what it has.
+// Asks the CPU what it has, and Linux for the tiles of AMX.
 #include "kernels/cpu/isa.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace nibble {
 namespace {
@@ -11,6 +15,21 @@ struct Isa {
   const IsaTable* table;
   bool supported;
 };
+
+// Tiles are state that Linux gives a process on request, from 5.16 on; where it does not, the first
+// tile instruction would end the process.
+bool LinuxGrantsTiles() {
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+}
+
+// GCC says so only if the operating system saves tiles.
+bool CpuHasTiles() {
+  return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+         __builtin_cpu_supports("amx-int8");
+}
 
 std::vector<Isa> AllIsas() {
   __builtin_cpu_init();
@@ -23,10 +42,17 @@ std::vector<Isa> AllIsas() {
   return {{&kScalarTable, true},
           {&kAvx2Table, avx2},
           {&kAvx512Table, avx512},
-          {&kAvx512Bf16Table, avx512_bf16}};
+          {&kAvx512Bf16Table, avx512_bf16},
+          {&kAmxTable, avx512_bf16 && CpuHasTiles() && LinuxGrantsTiles()}};
 }
 
 }  // namespace
+
+std::vector<std::string> IsaNames() {
+  std::vector<std::string> names;
+  for (const Isa& isa : AllIsas()) names.push_back(isa.table->name);
+  return names;
+}
 
 std::vector<const IsaTable*> SupportedIsas() {
   std::vector<const IsaTable*> tables;
@@ -46,12 +72,14 @@ absl::StatusOr<const IsaTable*> ChooseIsa(const std::string& name) {
                                                    SupportedIsas().back()->name, "\""));
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("cpu-isa: got \"", name, "\", want scalar, avx2, avx512 or avx512_bf16"));
+      absl::StrCat("cpu-isa: got \"", name, "\", want ", absl::StrJoin(IsaNames(), ", ")));
 }
 
 Compute AutoCompute(const IsaTable& isa) {
   __builtin_cpu_init();
-  return &isa == &kAvx512Bf16Table && __builtin_cpu_is("amd") ? Compute::kBf16 : Compute::kFp32;
+  const bool fast_bf16 =
+      &isa == &kAmxTable || (&isa == &kAvx512Bf16Table && __builtin_cpu_is("amd"));
+  return fast_bf16 ? Compute::kBf16 : Compute::kFp32;
 }
 
 }  // namespace nibble

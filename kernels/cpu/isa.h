@@ -10,6 +10,9 @@
 
 namespace nibble {
 
+// Every row of this build, slowest first, whatever the CPU.
+std::vector<std::string> IsaNames();
+
 // The rows this CPU can run, slowest first; "scalar" is always there.
 std::vector<const IsaTable*> SupportedIsas();
 
@@ -17,7 +20,8 @@ std::vector<const IsaTable*> SupportedIsas();
 absl::StatusOr<const IsaTable*> ChooseIsa(const std::string& name);
 
 // The numeric mode of `auto`, decided by the CPU and never by a measurement: bf16 where the row has
-// its instructions at full rate (AMD's AVX512_BF16; Intel's are slower than fp32), else fp32.
+// its instructions at full rate (AMX; AMD's AVX512_BF16, Intel's being slower than fp32), else
+// fp32.
 Compute AutoCompute(const IsaTable& isa);
 
 }  // namespace nibble

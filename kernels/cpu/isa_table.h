@@ -39,12 +39,16 @@ struct Int8Rows {
 constexpr int64_t kMaskBits = 64;
 constexpr int64_t Int8Stride(int64_t k) { return (k + kMaskBits - 1) / kMaskBits * kMaskBits; }
 
-// Rows of x as the bf16 mode multiplies them; see lanes_bf16.inl.
+// Rows of x as the bf16 mode multiplies them; see lanes_bf16.inl. A row is an odd number of cache
+// lines, so that a column of rows does not fall into one set of a cache.
 struct Bf16Rows {
-  uint32_t* pairs;  // [rows][stride]
+  uint32_t* pairs;  // [rows][stride]: zeros beyond K up to a multiple of 32
   int64_t stride;   // Bf16Stride(K)
 };
-constexpr int64_t Bf16Stride(int64_t k) { return (k + kLanes - 1) / kLanes * (kLanes / 2); }
+constexpr int64_t kBf16Line = 32;  // k
+constexpr int64_t Bf16Stride(int64_t k) {
+  return ((k + kBf16Line - 1) / kBf16Line | 1) * (kBf16Line / 2);
+}
 
 // Rows of x as the int8 mode multiplies them with 4-bit weights; see lanes_bytes.inl. `block` k
 // share a scale: 64, or 32 for groups of 32; blocks begin at multiples of it.
@@ -186,5 +190,6 @@ extern const IsaTable kScalarTable;
 extern const IsaTable kAvx2Table;
 extern const IsaTable kAvx512Table;
 extern const IsaTable kAvx512Bf16Table;
+extern const IsaTable kAmxTable;
 
 }  // namespace nibble

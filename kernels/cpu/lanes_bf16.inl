@@ -17,12 +17,12 @@ namespace {
 
 constexpr int64_t kLinePairs = kLineValues / 2;
 
-// Row `row` of *rows from x: [k], zeros beyond k up to a multiple of 16.
+// Row `row` of *rows from x: [k].
 void Bf16Input(const float* x, int64_t k, int64_t row, const Bf16Rows* rows) {
   uint32_t* pairs = rows->pairs + row * rows->stride;
-  for (int64_t i = 0; i < k; i += kLanes) {
-    StoreBf16Pairs(pairs + i / 2, LoadN(x + i, AtMostLanes(k - i)));
-  }
+  int64_t i = 0;
+  for (; i < k; i += kLanes) StoreBf16Pairs(pairs + i / 2, LoadN(x + i, AtMostLanes(k - i)));
+  if (i % kBf16Line != 0) StoreBf16Pairs(pairs + i / 2, Zero());
 }
 
 // kPanels panels from first_panel, kRows rows of x from first_row.

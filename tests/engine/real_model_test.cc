@@ -143,7 +143,7 @@ TEST_P(RealIsa, DoesNotChangeTheAnswer) {
               AllAtOnce(MakeEngine("stories260k", best).get(), 64));
 }
 INSTANTIATE_TEST_SUITE_P(Rows, RealIsa,
-                         ::testing::Values("scalar", "avx2", "avx512", "avx512_bf16"));
+                         ::testing::Values("scalar", "avx2", "avx512", "avx512_bf16", "amx"));
 
 TEST(RealModel, EmbedsTheSameAloneAndInACrowd) {
   const auto engine = MakeEngine("tiny_bert");

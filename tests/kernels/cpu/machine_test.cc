@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/str_join.h"
 #include "kernels/cpu/cpu_set.h"
 #include "kernels/cpu/memory.h"
 #include "tests/kernels/cpu/cpu_testing.h"
@@ -102,7 +103,11 @@ TEST(CpuMemory, RefusalSaysHowMuchWasAsked) {
 TEST(Isa, UnknownNamesAreRefused) {
   BackendOptions options;
   options.cpu_isa = "mmx";
-  EXPECT_EQ(MakeBackend(options).status().code(), absl::StatusCode::kInvalidArgument);
+  const absl::Status status = MakeBackend(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  for (const std::string& name : IsaNames()) {
+    EXPECT_NE(status.message().find(name), absl::string_view::npos) << status;
+  }
 }
 
 TEST(Isa, ForcedRowsAreUsedAndTheBestIsTheDefault) {
@@ -111,17 +116,32 @@ TEST(Isa, ForcedRowsAreUsedAndTheBestIsTheDefault) {
 }
 
 TEST(Isa, RowsThatTheCpuLacksAreRefused) {
-  if (SupportedIsas().size() == 4) GTEST_SKIP() << "this CPU has every row";
-  BackendOptions options;
-  options.cpu_isa = "avx512_bf16";
-  EXPECT_EQ(MakeBackend(options).status().code(), absl::StatusCode::kInvalidArgument);
+  std::vector<std::string> lacking = IsaNames();
+  for (const IsaTable* isa : SupportedIsas()) std::erase(lacking, isa->name);
+  if (lacking.empty()) GTEST_SKIP() << "this CPU has every row";
+  for (const std::string& name : lacking) {
+    BackendOptions options;
+    options.cpu_isa = name;
+    const absl::Status status = MakeBackend(options).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(status.message().find(name), absl::string_view::npos) << status;
+  }
+}
+
+// Other tests run on every row of this machine; this one names those that none of them ran.
+TEST(Isa, EveryRowIsTested) {
+  std::vector<std::string> lacking = IsaNames();
+  for (const IsaTable* isa : SupportedIsas()) std::erase(lacking, isa->name);
+  if (!lacking.empty()) GTEST_SKIP() << "not run, this CPU lacks: " << absl::StrJoin(lacking, ", ");
 }
 
 TEST(Compute, TheCpuDecidesWhatAutoIs) {
   for (const IsaTable* isa : SupportedIsas()) {
     const Compute chosen = Cpu(isa->name, 1, Compute::kAuto)->compute();
     EXPECT_EQ(chosen, AutoCompute(*isa)) << isa->name;
-    if (isa != &kAvx512Bf16Table) {
+    if (isa == &kAmxTable) {
+      EXPECT_EQ(chosen, Compute::kBf16);
+    } else if (isa != &kAvx512Bf16Table) {
       EXPECT_EQ(chosen, Compute::kFp32) << isa->name;
     }
     for (const Compute asked : {Compute::kFp32, Compute::kBf16, Compute::kInt8}) {
@@ -154,7 +174,7 @@ TEST(MakeBackend, ABuildWithoutCudaSaysSo) {
 // A weak symbol compiled for AVX-512 and kept by the linker would crash older CPUs: `nm` must show
 // none, and nothing global but the table.
 TEST(IsaObjects, HoldNoWeakSymbolAndDefineOnlyTheirTable) {
-  for (const std::string isa : {"avx2", "avx512", "avx512_bf16"}) {
+  for (const std::string isa : {"avx2", "avx512", "avx512_bf16", "amx"}) {
     const std::string object = absl::StrCat(NIBBLE_BINARY_DIR, "/kernels/CMakeFiles/",
                                             "nibble_kernels.dir/cpu/isa_", isa, ".cc.o");
     ASSERT_TRUE(fs::exists(object)) << object;
