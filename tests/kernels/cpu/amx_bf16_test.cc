@@ -100,23 +100,6 @@ void ExpectNearReference(const Matrix& got, const Matrix& x, const PlainWeights&
   }
 }
 
-// What a random product is made of beside its weights.
-struct Surroundings {
-  Matrix x, residual;
-  std::vector<float> bias;
-  bool has_bias, accumulates;
-};
-
-Surroundings RandomSurroundings(int64_t m, int64_t n, int64_t k, Random& random) {
-  Surroundings s = {Matrix(m, k, random), Matrix(m, n, random), random.Normals(n),
-                    random.Below(3) == 0, random.Below(3) == 0};
-  const float strange[] = {kNan, std::numeric_limits<float>::infinity(), -0.0f, 0x1p-130f, 1e30f};
-  for (int64_t i = random.Below(4); i > 0; --i) {
-    s.x.At(random.Below(m), random.Below(k)) = strange[random.Below(5)];
-  }
-  return s;
-}
-
 void ExpectRight(AmxTwin& twin, const Weight& weight, const PlainWeights& plain,
                  const Surroundings& s, const std::string& what) {
   const VectorView bias =
@@ -127,35 +110,17 @@ void ExpectRight(AmxTwin& twin, const Weight& weight, const PlainWeights& plain,
   if (!s.has_bias && !s.accumulates) ExpectNearReference(got, s.x, plain, what);
 }
 
-int64_t RandomRows(Random& random) { return 1 + random.Below(random.Below(3) == 0 ? 70 : 20); }
-
-FourBitMatrix RandomFourBit(int64_t n, int64_t k, int32_t group_size, Random& random) {
-  FourBitForm form;
-  form.format = random.Below(2) == 0 ? WeightFormat::kNf4 : WeightFormat::kFp4;
-  form.group_size = group_size;
-  form.double_quant = random.Below(2) == 0;
-  FourBitMatrix matrix = *QuantizeFourBit(random.Normals(n * k, 0.1f), n, k, form);
-  if (random.Below(3) == 0) {
-    for (float& value : matrix.codebook) value = 0.75f * value + 0.01f * random.Normal();
-    for (float& value : matrix.nested_map) value *= 0.9f;
-  }
-  return matrix;
-}
-
-// A process may try many; `seed` names the one that failed.
 TEST(AmxTwinBf16, FourBitsAreAsDefinedForRandomShapes) {
   const std::unique_ptr<Backend> packer = Cpu("scalar", 1);
   AmxTwin twin(Compute::kBf16);
   for (uint32_t seed = 0; seed < 400; ++seed) {
     Random random(seed);
-    const int32_t group_size = 32 << random.Below(random.Below(4) == 0 ? 8 : 4);
-    const int64_t k = group_size * (1 + random.Below(std::max(1, 700 / group_size)));
-    const int64_t m = RandomRows(random);
-    const int64_t n = 1 + random.Below(std::clamp<int64_t>(200000 / (m * k), 20, 150));
-    const FourBitMatrix matrix = RandomFourBit(n, k, group_size, random);
+    const FourBitShape shape = RandomFourBitShape(random);
+    const FourBitMatrix matrix = RandomFourBit(shape, random);
     const PackedMatrix packed(*packer, matrix);
-    ExpectRight(twin, packed.weight(), PlainOf(matrix), RandomSurroundings(m, n, k, random),
-                absl::StrCat("seed ", seed, ": M=", m, " N=", n, " K=", k, " group ", group_size));
+    ExpectRight(twin, packed.weight(), PlainOf(matrix),
+                RandomSurroundings(shape.m, shape.n, shape.k, random),
+                absl::StrCat("seed ", seed, ": ", NameOf(shape)));
     if (testing::Test::HasFailure()) return;
   }
 }
@@ -166,7 +131,7 @@ TEST(AmxTwinBf16, WeightsOfBf16AreAsDefinedForRandomShapes) {
   for (uint32_t seed = 0; seed < 200; ++seed) {
     Random random(1000 + seed);
     const int64_t m = RandomRows(random), k = 1 + random.Below(600);
-    const int64_t n = 1 + random.Below(std::clamp<int64_t>(200000 / (m * k), 20, 150));
+    const int64_t n = RandomColumns(m, k, random);
     PlainWeights plain = {n, k, k + 1000, random.Normals(n * k), {}};
     for (float& value : plain.codes) value = Bf16ToF32(F32ToBf16(value));
     plain.scales.assign(plain.codes.size(), 1);
@@ -185,7 +150,7 @@ TEST(AmxTwinBf16, ARowAloneEqualsTheSameRowInAnyCrowd) {
   const Matrix x(kRows, kK, random);
   const std::unique_ptr<Backend> packer = Cpu("scalar", 1);
   const std::vector<float> values = random.Normals(kN * kK);
-  const PackedMatrix nf4(*packer, RandomFourBit(kN, kK, 64, random));
+  const PackedMatrix nf4(*packer, RandomFourBit({kRows, kN, kK, 64}, random));
   const PackedMatrix half(*packer, WeightFormat::kBf16, kN, kK,
                           ToHalves(WeightFormat::kBf16, values));
   for (const PackedMatrix* packed : {&nf4, &half}) {
@@ -234,6 +199,30 @@ TEST(AmxTwinBf16, SubnormalsAreZeroBeforeAndAfterAProduct) {
   EXPECT_EQ(twin.Product(packed.weight(), x).At(0, 0), x.At(0, 5));
   x.At(0, 6) = -0x1p-126f;  // the sum alone is subnormal
   EXPECT_EQ(twin.Product(packed.weight(), x).At(0, 0), 0);
+}
+
+// The one test of the instructions themselves: that they do what the twin says.
+TEST(AmxBf16, GivesTheBitsOfItsTwin) {
+  const std::vector<const IsaTable*> isas = SupportedIsas();
+  if (std::find(isas.begin(), isas.end(), &kAmxTable) == isas.end()) {
+    GTEST_SKIP() << "not run: this CPU has no amx";
+  }
+  const std::unique_ptr<Backend> cpu = Cpu("amx", 1, Compute::kBf16);
+  AmxTwin twin(Compute::kBf16);
+  Random random(23);
+  for (const int64_t rows : {1, 5, 16, 17, 40, 300}) {
+    const Matrix x(rows, 448, random);
+    const PackedMatrix nf4(*cpu, RandomFourBit({rows, 100, 448, 64}, random));
+    const PackedMatrix half(*cpu, WeightFormat::kBf16, 100, 448,
+                            ToHalves(WeightFormat::kBf16, random.Normals(100 * 448)));
+    for (const PackedMatrix* packed : {&nf4, &half}) {
+      const LentScratch scratch(*cpu, {.max_rows = rows, .max_k = x.cols()});
+      Matrix got(rows, 100);
+      const MatMulPart part = {&packed->weight(), {}, got.View(), false};
+      cpu->MatMul(x.View(), {&part, 1});
+      ExpectSameBits(got, twin.Product(packed->weight(), x), absl::StrCat("M=", rows));
+    }
+  }
 }
 
 TEST(AmxTwin, MultipliesInFp32WhatBf16WouldRound) {

@@ -6,10 +6,13 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <span>
+#include <limits>
+#include <string>
+#include <vector>
 
 #include "kernels/cpu/context.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/four_bit.h"
 #include "tests/kernels/cpu/amx_twin.h"
 #include "tests/kernels/cpu/cpu_testing.h"
 
@@ -69,6 +72,59 @@ class AmxTwin {
   const Compute compute_;
   ThreadPool pool_;
 };
+
+struct FourBitShape {
+  int64_t m, n, k;
+  int32_t group_size;
+};
+inline std::string NameOf(const FourBitShape& s) {
+  return absl::StrCat("M=", s.m, " N=", s.n, " K=", s.k, " group ", s.group_size);
+}
+
+// Few rows oftener than many, and as many columns as take no long time.
+inline int64_t RandomRows(Random& random) {
+  return 1 + random.Below(random.Below(3) == 0 ? 70 : 20);
+}
+inline int64_t RandomColumns(int64_t m, int64_t k, Random& random) {
+  return 1 + random.Below(std::clamp<int64_t>(200000 / (m * k), 20, 150));
+}
+inline FourBitShape RandomFourBitShape(Random& random) {
+  const int32_t group_size = 32 << random.Below(random.Below(4) == 0 ? 8 : 4);
+  const int64_t k = group_size * (1 + random.Below(std::max(1, 700 / group_size)));
+  const int64_t m = RandomRows(random);
+  return {m, RandomColumns(m, k, random), k, group_size};
+}
+
+inline FourBitMatrix RandomFourBit(const FourBitShape& shape, Random& random) {
+  FourBitForm form;
+  form.format = random.Below(2) == 0 ? WeightFormat::kNf4 : WeightFormat::kFp4;
+  form.group_size = shape.group_size;
+  form.double_quant = random.Below(2) == 0;
+  FourBitMatrix matrix =
+      *QuantizeFourBit(random.Normals(shape.n * shape.k, 0.1f), shape.n, shape.k, form);
+  if (random.Below(3) == 0) {
+    for (float& value : matrix.codebook) value = 0.75f * value + 0.01f * random.Normal();
+    for (float& value : matrix.nested_map) value *= 0.9f;
+  }
+  return matrix;
+}
+
+// What a random product is made of beside its weights.
+struct Surroundings {
+  Matrix x, residual;
+  std::vector<float> bias;
+  bool has_bias, accumulates;
+};
+
+inline Surroundings RandomSurroundings(int64_t m, int64_t n, int64_t k, Random& random) {
+  Surroundings s = {Matrix(m, k, random), Matrix(m, n, random), random.Normals(n),
+                    random.Below(3) == 0, random.Below(3) == 0};
+  const float strange[] = {kNan, std::numeric_limits<float>::infinity(), -0.0f, 0x1p-130f, 1e30f};
+  for (int64_t i = random.Below(4); i > 0; --i) {
+    s.x.At(random.Below(m), random.Below(k)) = strange[random.Below(5)];
+  }
+  return s;
+}
 
 // Rows [first, first + count) of a matrix.
 inline Matrix RowsOf(const Matrix& matrix, int64_t first, int64_t count) {

@@ -64,6 +64,9 @@ double ErrorOf(int64_t k) {
   return 2 * 0x1p-9 + 0x1p-17 + static_cast<double>(k + 4) * kUlp * 1.01;
 }
 
+// AMX adds in an order of its own (amx_bf16_test.cc); the other rows give the same bits.
+bool HasLanesOrder(const Backend& backend) { return backend.isa() != "amx"; }
+
 class Bf16MatMul : public testing::TestWithParam<std::tuple<Shape, WeightFormat, bool>> {};
 
 TEST_P(Bf16MatMul, MatchesTheReferenceAndItselfOnEveryRowAndThreadCount) {
@@ -78,10 +81,10 @@ TEST_P(Bf16MatMul, MatchesTheReferenceAndItselfOnEveryRowAndThreadCount) {
   const Matrix want = Product(*reference, PackedMatrix(*reference, matrix).weight(), x);
   const std::unique_ptr<Backend> scalar = Bf16Cpu("scalar");
   const Matrix first = Product(*scalar, PackedMatrix(*scalar, matrix).weight(), x);
-  ExpectWithin(first, want, BoundOf(x, w, ErrorOf(shape.k)), "scalar");
   for (const auto& backend : EveryCpu(Compute::kBf16)) {
-    const PackedMatrix packed(*backend, matrix);
-    ExpectSameBits(Product(*backend, packed.weight(), x), first, NameOf(*backend));
+    const Matrix got = Product(*backend, PackedMatrix(*backend, matrix).weight(), x);
+    ExpectWithin(got, want, BoundOf(x, w, ErrorOf(shape.k)), NameOf(*backend));
+    if (HasLanesOrder(*backend)) ExpectSameBits(got, first, NameOf(*backend));
   }
 }
 
@@ -96,7 +99,7 @@ TEST(Bf16MatMulOrder, OfFourBitsIsPairsUpperFirstThenScales) {
   const Matrix x(1, shape.k, random);
   const FourBitMatrix matrix =
       Quantized(WeightFormat::kNf4, random.Normals(shape.n * shape.k), shape, false);
-  const std::unique_ptr<Backend> cpu = Bf16Cpu("");
+  const std::unique_ptr<Backend> cpu = Bf16Cpu("scalar");
   const Matrix got = Product(*cpu, PackedMatrix(*cpu, matrix).weight(), x);
   for (int64_t n = 0; n < shape.n; ++n) {
     const auto term = [&](int64_t k, float sum) {
@@ -131,10 +134,11 @@ TEST(Bf16Weights, MatchTheReferenceAndThemselvesOnEveryRow) {
                      x);
     };
     const std::unique_ptr<Backend> reference = std::move(*MakeReferenceBackend());
-    const Matrix first = product(*Bf16Cpu("scalar"));
-    ExpectWithin(first, product(*reference), BoundOf(x, w, ErrorOf(shape.k)), "scalar");
+    const Matrix first = product(*Bf16Cpu("scalar")), want = product(*reference);
     for (const auto& backend : EveryCpu(Compute::kBf16)) {
-      ExpectSameBits(product(*backend), first, NameOf(*backend));
+      const Matrix got = product(*backend);
+      ExpectWithin(got, want, BoundOf(x, w, ErrorOf(shape.k)), NameOf(*backend));
+      if (HasLanesOrder(*backend)) ExpectSameBits(got, first, NameOf(*backend));
     }
   }
 }
