@@ -10,6 +10,11 @@
 namespace nibble {
 namespace {
 
+// At most 16 rows of at most 64 bytes.
+struct TileShape {
+  int64_t rows, row_bytes;
+};
+
 // What `ldtilecfg` reads.
 struct TileShapes {
   uint8_t palette;
@@ -20,13 +25,13 @@ struct TileShapes {
 };
 static_assert(sizeof(TileShapes) == 64);
 
-// rows[i], 1 … 16, is how many rows tile i has. All tiles become zero.
-inline void TileConfigure(const uint8_t (&rows)[8]) {
+// All tiles become zero.
+inline void TileConfigure(const TileShape (&tiles)[8]) {
   TileShapes shapes = {};
   shapes.palette = 1;
   for (int i = 0; i < 8; ++i) {
-    shapes.row_bytes[i] = 64;
-    shapes.rows[i] = rows[i];
+    shapes.row_bytes[i] = static_cast<uint16_t>(tiles[i].row_bytes);
+    shapes.rows[i] = static_cast<uint8_t>(tiles[i].rows);
   }
   __asm__ volatile("ldtilecfg %0" : : "m"(shapes));
 }
@@ -49,6 +54,12 @@ inline void TileStore(void* p, int64_t stride) {
 template <int kSum, int kA, int kB>
 inline void TileDotBf16() {
   __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kA), "i"(kB));
+}
+
+// sum[m][n] += Σ_i a[m][i] · b[i][n] over dwords i of four signed bytes, in 32 bits.
+template <int kSum, int kA, int kB>
+inline void TileDotBytes() {
+  __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kA), "i"(kB));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/packing.h"
 #include "kernels/four_bit.h"
 #include "tests/kernels/cpu/amx_testing.h"
 
@@ -165,6 +166,29 @@ TEST(AmxTwinBf16, ARowAloneEqualsTheSameRowInAnyCrowd) {
   }
 }
 
+// One task of more rows than CpuMatMul makes on a few threads.
+TEST(AmxTwinBf16, ManyRowsOfOneTaskAreEachAddedOnce) {
+  Random random(4);
+  constexpr int64_t kRows = 530, kN = 48, kK = 64;
+  const Matrix x(kRows, kK, random), residual(kRows, kN, random);
+  const std::unique_ptr<Backend> packer = Cpu("scalar", 1);
+  const PackedMatrix packed(*packer, RandomFourBit({kRows, kN, kK, 64}, random));
+  const Matrix want = AmxTwin(Compute::kBf16).Product(packed.weight(), x, {}, &residual);
+  std::vector<uint32_t> pairs(static_cast<size_t>(kRows * Bf16Stride(kK)));
+  const Bf16Rows rows = {pairs.data(), Bf16Stride(kK)};
+  for (int64_t m = 0; m < kRows; ++m) kAmxTwinTable.bf16_input(x.View().Row(m), kK, m, &rows);
+  Matrix got = residual;
+  MatMulTask task = {};
+  DescribeSuperPanel(packed.weight(), 0, &task);
+  task.rows = kRows;
+  task.out = got.View().Row(0);
+  task.out_stride = got.View().stride;
+  task.accumulate = 1;
+  task.bf16 = rows;
+  kAmxTwinTable.four_bit_bf16(&task);
+  ExpectSameBits(got, want, "one task");
+}
+
 TEST(AmxTwinBf16, AStrangeRowStaysAlone) {
   Random random(5);
   constexpr int64_t kRows = 37, kN = 40, kK = 200;
@@ -183,6 +207,26 @@ TEST(AmxTwinBf16, AStrangeRowStaysAlone) {
       want.At(row, n) = got.At(row, n);
     }
     ExpectSameBits(got, want, absl::StrCat("row ", row));
+  }
+}
+
+// What lies behind a super panel are the weights of other columns.
+TEST(AmxTwinBf16, StrangeWeightsStayInTheirColumn) {
+  Random random(6);
+  constexpr int64_t kN = 160, kCalm = 80, kRows = 3;
+  const std::unique_ptr<Backend> packer = Cpu("scalar", 1);
+  AmxTwin twin(Compute::kBf16);
+  for (const int64_t k : {1, 4, 5, 8, 12, 31, 33, 60, 257}) {
+    std::vector<float> w = random.Normals(kN * k);
+    std::fill(w.begin() + kCalm * k, w.end(), kNan);
+    const PackedMatrix packed(*packer, WeightFormat::kBf16, kN, k,
+                              ToHalves(WeightFormat::kBf16, w));
+    const Matrix got = twin.Product(packed.weight(), Matrix(kRows, k, random));
+    for (int64_t m = 0; m < kRows; ++m) {
+      for (int64_t n = 0; n < kN; ++n) {
+        EXPECT_EQ(std::isnan(got.At(m, n)), n >= kCalm) << "K=" << k << " " << m << " " << n;
+      }
+    }
   }
 }
 

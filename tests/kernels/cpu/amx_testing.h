@@ -81,9 +81,10 @@ inline std::string NameOf(const FourBitShape& s) {
   return absl::StrCat("M=", s.m, " N=", s.n, " K=", s.k, " group ", s.group_size);
 }
 
-// Few rows oftener than many, and as many columns as take no long time.
+// A few rows, or so many that the thread does not cut them into units; as many columns as take no
+// long time.
 inline int64_t RandomRows(Random& random) {
-  return 1 + random.Below(random.Below(3) == 0 ? 70 : 20);
+  return random.Below(2) == 0 ? 1 + random.Below(20) : 64 + random.Below(64);
 }
 inline int64_t RandomColumns(int64_t m, int64_t k, Random& random) {
   return 1 + random.Below(std::clamp<int64_t>(200000 / (m * k), 20, 150));

@@ -1,5 +1,6 @@
 // The tile instructions of AMX in plain C++, as Intel's manual defines them (Software Developer's
-// Manual, volume 2: LDTILECFG, TDPBF16PS …); whatever they would fault on ends the test program.
+// Manual, volume 2: LDTILECFG, TDPBF16PS, TDPBSSD …); whatever they would fault on ends the test
+// program.
 #pragma once
 
 #include <cmath>
@@ -13,9 +14,12 @@
 namespace nibble {
 namespace {
 
+struct TileShape {
+  int64_t rows, row_bytes;
+};
 struct TwinTile {
-  int rows;
-  uint8_t bytes[16][64];  // rows beyond `rows` are zero
+  TileShape shape;
+  uint8_t bytes[16][64];  // zero beyond its shape
 };
 struct TwinTiles {
   bool configured;
@@ -33,12 +37,13 @@ inline TwinTile& ConfiguredTile(int number) {
   return twin.tiles[number];
 }
 
-inline void TileConfigure(const uint8_t (&rows)[8]) {
+inline void TileConfigure(const TileShape (&shapes)[8]) {
   twin = {};
   twin.configured = true;
   for (int i = 0; i < 8; ++i) {
-    if (rows[i] < 1 || rows[i] > 16) Fault("a tile has 1 to 16 rows");
-    twin.tiles[i].rows = rows[i];
+    if (shapes[i].rows < 1 || shapes[i].rows > 16) Fault("a tile has 1 to 16 rows");
+    if (shapes[i].row_bytes < 1 || shapes[i].row_bytes > 64) Fault("rows have 1 to 64 bytes");
+    twin.tiles[i].shape = shapes[i];
   }
 }
 inline void TileRelease() { twin = {}; }
@@ -51,15 +56,17 @@ template <int kTile>
 void TileLoad(const void* p, int64_t stride) {
   TwinTile& tile = ConfiguredTile(kTile);
   std::memset(tile.bytes, 0, sizeof(tile.bytes));
-  for (int r = 0; r < tile.rows; ++r) {
-    std::memcpy(tile.bytes[r], static_cast<const char*>(p) + r * stride, sizeof(tile.bytes[r]));
+  for (int64_t r = 0; r < tile.shape.rows; ++r) {
+    std::memcpy(tile.bytes[r], static_cast<const char*>(p) + r * stride,
+                static_cast<size_t>(tile.shape.row_bytes));
   }
 }
 template <int kTile>
 void TileStore(void* p, int64_t stride) {
   const TwinTile& tile = ConfiguredTile(kTile);
-  for (int r = 0; r < tile.rows; ++r) {
-    std::memcpy(static_cast<char*>(p) + r * stride, tile.bytes[r], sizeof(tile.bytes[r]));
+  for (int64_t r = 0; r < tile.shape.rows; ++r) {
+    std::memcpy(static_cast<char*>(p) + r * stride, tile.bytes[r],
+                static_cast<size_t>(tile.shape.row_bytes));
   }
 }
 
@@ -79,30 +86,48 @@ inline float TwinFma(uint32_t a, uint32_t b, float sum) {
 }
 inline float TwinAdd(float a, float b) { return Flushed(Flushed(a) + Flushed(b)); }
 
-template <int kSum, int kA, int kB>
-void CheckProduct() {
+// sum[m][n] = of(sum[m][n], m, n, dwords of a row of a).
+template <typename T, int kSum, int kA, int kB, typename Of>
+void EachSum(Of of) {
   static_assert(kSum != kA && kSum != kB && kA != kB);
-  if (ConfiguredTile(kSum).rows != ConfiguredTile(kA).rows) Fault("sums and a have other rows");
-  if (ConfiguredTile(kB).rows != 16) Fault("a row of a has 16 dwords, b other rows");
+  TwinTile& sum = ConfiguredTile(kSum);
+  const TwinTile &a = ConfiguredTile(kA), &b = ConfiguredTile(kB);
+  if (sum.shape.rows != a.shape.rows) Fault("sums and a have other rows");
+  if (sum.shape.row_bytes != b.shape.row_bytes) Fault("sums and b have other columns");
+  if (a.shape.row_bytes != 4 * b.shape.rows) Fault("a has other columns than b has rows");
+  for (int m = 0; m < sum.shape.rows; ++m) {
+    for (int n = 0; n < sum.shape.row_bytes / 4; ++n) {
+      const T result = of(TileDword<T>(sum, m, n), m, n, static_cast<int>(b.shape.rows));
+      std::memcpy(sum.bytes[m] + 4 * n, &result, sizeof(result));
+    }
+  }
 }
 
 template <int kSum, int kA, int kB>
 void TileDotBf16() {
-  CheckProduct<kSum, kA, kB>();
-  TwinTile& sum = ConfiguredTile(kSum);
   const TwinTile &a = ConfiguredTile(kA), &b = ConfiguredTile(kB);
-  for (int m = 0; m < sum.rows; ++m) {
-    for (int n = 0; n < 16; ++n) {
-      float lower = 0, upper = 0;
-      for (int k = 0; k < 16; ++k) {
-        const uint32_t x = TileDword<uint32_t>(a, m, k), w = TileDword<uint32_t>(b, k, n);
-        lower = TwinFma(x & 0xffffu, w & 0xffffu, lower);
-        upper = TwinFma(x >> 16, w >> 16, upper);
-      }
-      const float total = TwinAdd(TileDword<float>(sum, m, n), TwinAdd(lower, upper));
-      std::memcpy(sum.bytes[m] + 4 * n, &total, sizeof(total));
+  EachSum<float, kSum, kA, kB>([&](float sum, int m, int n, int dwords) {
+    float lower = 0, upper = 0;
+    for (int k = 0; k < dwords; ++k) {
+      const uint32_t x = TileDword<uint32_t>(a, m, k), w = TileDword<uint32_t>(b, k, n);
+      lower = TwinFma(x & 0xffffu, w & 0xffffu, lower);
+      upper = TwinFma(x >> 16, w >> 16, upper);
     }
-  }
+    return TwinAdd(sum, TwinAdd(lower, upper));
+  });
+}
+
+template <int kSum, int kA, int kB>
+void TileDotBytes() {
+  const TwinTile &a = ConfiguredTile(kA), &b = ConfiguredTile(kB);
+  EachSum<uint32_t, kSum, kA, kB>([&](uint32_t sum, int m, int n, int dwords) {
+    for (int i = 0; i < 4 * dwords; ++i) {
+      const int x = static_cast<int8_t>(a.bytes[m][i]);
+      const int w = static_cast<int8_t>(b.bytes[i / 4][4 * n + i % 4]);
+      sum += static_cast<uint32_t>(x * w);
+    }
+    return sum;
+  });
 }
 
 }  // namespace
