@@ -18,7 +18,7 @@ struct ModelDescription {
   ModelState state = ModelState::kReady;
   ModelConfig config;
   ModelOptions options;  // with the defaults filled in
-  std::string compute;   // "fp32", "bf16"
+  std::string compute;   // "fp32", "bf16", "int8"
   std::string device;
   bool can_generate = false;
   bool can_embed = false;

@@ -27,8 +27,7 @@ struct BackendOptions {
   std::string device =
       "cpu";            // "cpu", "cuda:0", "auto" (a GPU if the build and the machine have one)
   int num_threads = 0;  // CPU; 0: the cgroup's quota, else the number of usable CPUs
-  // "scalar", "avx2", "avx512", "avx512_bf16" or "amx"; empty: the best the CPU has.
-  std::string cpu_isa;
+  std::string cpu_isa;  // as IsaTable names them ("avx512"); empty: the best the CPU has
   Compute compute = Compute::kAuto;  // kAuto: the device's own choice
   // A product is computed one way whatever the number of rows. The CPU always does so.
   bool batch_invariant = false;

@@ -229,7 +229,8 @@ int RunBenchModel(const Arguments& args) {
   flags.Group("Machine");
   flags.Add("device", &options.engine.backend.device, "auto|cpu|cuda:0", "Where to compute.");
   flags.Add("threads", &options.engine.backend.num_threads, "N", "CPU threads; 0: all.");
-  flags.Add("cpu-isa", &options.engine.backend.cpu_isa, "scalar|avx2|avx512|avx512_bf16|amx",
+  flags.Add("cpu-isa", &options.engine.backend.cpu_isa,
+            "scalar|avx2|avx2_vnni|avx512|avx512_vnni|avx512_bf16|amx",
             "Force one; empty: the best.");
   flags.AddChoice("compute", &options.compute, {"auto", "fp32", "bf16", "int8"},
                   "Arithmetic of products; auto: bf16 on a GPU and on AMD CPUs with AVX512_BF16, "

@@ -38,10 +38,13 @@ std::vector<Isa> AllIsas() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  const bool avx512_vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  const bool avx512_bf16 = avx512_vnni && __builtin_cpu_supports("avx512bf16");
   return {{&kScalarTable, true},
           {&kAvx2Table, avx2},
+          {&kAvx2VnniTable, avx2 && __builtin_cpu_supports("avxvnni")},
           {&kAvx512Table, avx512},
+          {&kAvx512VnniTable, avx512_vnni},
           {&kAvx512Bf16Table, avx512_bf16},
           {&kAmxTable, avx512_bf16 && CpuHasTiles() && LinuxGrantsTiles()}};
 }

@@ -2,6 +2,7 @@
 // multiply-add included (by the C library where the CPU has none).
 #include "kernels/cpu/lanes_any_cpu.inl"
 #include "kernels/cpu/lanes_bf16_by_fma.inl"
+#include "kernels/cpu/lanes_bytes_by_pairs.inl"
 #include "kernels/cpu/lanes_table.inl"
 
 namespace nibble {

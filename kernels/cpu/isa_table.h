@@ -29,8 +29,8 @@ struct LaneVector {
 
 // Rows of x as LLM.int8() multiplies them; see Int8Input in lanes_int8.inl.
 struct Int8Rows {
-  int16_t*
-      codes;  // [rows][stride]: four k at a time in the order k0 k2 k1 k3, zeros beyond K up to 16
+  int16_t* codes;  // [rows][stride]: as lanes_bytes_by_pairs.inl or lanes_bytes_by_vnni.inl says,
+                   // zeros beyond K up to 16
   uint64_t* outliers;  // [rows][stride / 64]: bit i of mask j stands for k = 64·j + i
   float* stats;        // [rows]: the largest magnitude that is no outlier
   int32_t* counts;     // [rows]: outliers
@@ -188,7 +188,9 @@ struct IsaTable {
 
 extern const IsaTable kScalarTable;
 extern const IsaTable kAvx2Table;
+extern const IsaTable kAvx2VnniTable;
 extern const IsaTable kAvx512Table;
+extern const IsaTable kAvx512VnniTable;
 extern const IsaTable kAvx512Bf16Table;
 extern const IsaTable kAmxTable;
 

@@ -108,7 +108,7 @@ inline I16 LoadI(const void* p) {
   __builtin_memcpy(r.v, p, sizeof(r.v));
   return r;
 }
-inline void StoreI(int32_t* p, I16 a) { __builtin_memcpy(p, a.v, sizeof(a.v)); }
+inline void StoreI(void* p, I16 a) { __builtin_memcpy(p, a.v, sizeof(a.v)); }
 inline I16 AddI(I16 a, I16 b) {
   return Each<I16>([&](int64_t i) { return a.v[i] + b.v[i]; });
 }
@@ -236,17 +236,6 @@ inline V16 ToFloat(I16 a) {
   return Each([&](int64_t i) { return static_cast<float>(static_cast<int32_t>(a.v[i])); });
 }
 
-// The largest of lanes that are not NaN; the sum of all, modulo 2^32.
-inline float LargestLane(V16 a) {
-  float largest = a.v[0];
-  for (int64_t i = 1; i < kLanes; ++i) largest = a.v[i] > largest ? a.v[i] : largest;
-  return largest;
-}
-inline int32_t AddLanes(I16 a) {
-  uint32_t sum = 0;
-  for (int64_t i = 0; i < kLanes; ++i) sum += a.v[i];
-  return static_cast<int32_t>(sum);
-}
 // 16 numbers as bytes, of every 8 first those of even place, then those of odd place.
 inline void StoreEvenThenOddBytes(int8_t* p, I16 a) {
   for (int64_t i = 0; i < kLanes; ++i) {
@@ -254,39 +243,37 @@ inline void StoreEvenThenOddBytes(int8_t* p, I16 a) {
   }
 }
 
-// Bytes times bytes: a codebook of signed bytes, looked up by four nibbles in the bytes of a lane;
-// four bytes of x in every lane; the sum of the four products added to each lane of `sum`, which a
-// block begins with StartOfBlock(-127 · the block's sum of x).
-struct ByteCodebook {
-  const int8_t* table;
+// 16 bytes, and a look-up in them by four nibbles in the bytes of a lane.
+struct ByteTable {
+  const int8_t* bytes;
 };
-struct ByteFactor {
-  uint32_t bytes;
-};
-inline ByteCodebook LoadByteCodebook(const int8_t* codes) { return {codes}; }
-inline I16 LookupBytes(ByteCodebook codebook, I16 nibbles) {
+inline ByteTable LoadByteTable(const int8_t* bytes) { return {bytes}; }
+inline I16 LookupBytes(ByteTable table, I16 nibbles) {
   return Each<I16>([&](int64_t i) {
     uint32_t bytes = 0;
     for (int j = 0; j < 4; ++j) {
-      const int8_t code = codebook.table[nibbles.v[i] >> (8 * j) & 15u];
-      bytes |= static_cast<uint32_t>(static_cast<uint8_t>(code)) << (8 * j);
+      const int8_t byte = table.bytes[nibbles.v[i] >> (8 * j) & 15u];
+      bytes |= static_cast<uint32_t>(static_cast<uint8_t>(byte)) << (8 * j);
     }
     return bytes;
   });
 }
-inline ByteFactor SetBytes(const int8_t* x) {
-  ByteFactor factor;
-  __builtin_memcpy(&factor.bytes, x, sizeof(factor.bytes));
-  return factor;
+// Four signed bytes in every lane; sum + byte · byte, four of each lane, none of them -128.
+struct SignedBytes {
+  uint32_t bytes;
+};
+inline SignedBytes SetSignedBytes(const int8_t* p) {
+  SignedBytes r;
+  __builtin_memcpy(&r.bytes, p, sizeof(r.bytes));
+  return r;
 }
-inline I16 DotBytes(I16 sum, I16 codes, ByteFactor x) {
+inline I16 DotSigned(I16 sum, I16 a, SignedBytes b) {
   return Each<I16>([&](int64_t i) {
     int32_t dot = 0;
-    for (int j = 0; j < 4; ++j) dot += SignedByte(codes.v[i], j) * SignedByte(x.bytes, j);
+    for (int j = 0; j < 4; ++j) dot += SignedByte(a.v[i], j) * SignedByte(b.bytes, j);
     return sum.v[i] + static_cast<uint32_t>(dot);
   });
 }
-inline I16 StartOfBlock(int32_t) { return SetI(0); }
 
 inline Codebook LoadCodebook(const float* table) { return {table}; }
 // table[low 4 bits of each lane].

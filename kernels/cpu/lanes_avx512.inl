@@ -39,8 +39,8 @@ constexpr int kInt8MaxRows = 12;
 // … kByteMaxRows.
 constexpr int kBytePanelsOfOne = 8;
 constexpr int kBytePanelsOfFew = 4;
-constexpr int kBytePanelsOfMany = 2;
-constexpr int kByteMaxRows = 12;
+constexpr int kBytePanelsOfMany = 4;
+constexpr int kByteMaxRows = 6;
 
 inline V16 Set1(float x) { return {_mm512_set1_ps(x)}; }
 inline V16 Load(const float* p) { return {_mm512_loadu_ps(p)}; }
@@ -72,7 +72,7 @@ inline I16 Bits(V16 a) { return {_mm512_castps_si512(a.v)}; }
 inline V16 FromBits(I16 a) { return {_mm512_castsi512_ps(a.v)}; }
 inline I16 SetI(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline I16 LoadI(const void* p) { return {_mm512_loadu_si512(p)}; }
-inline void StoreI(int32_t* p, I16 a) { _mm512_storeu_si512(p, a.v); }
+inline void StoreI(void* p, I16 a) { _mm512_storeu_si512(p, a.v); }
 inline I16 AddI(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I16 SubI(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I16 AndI(I16 a, I16 b) { return {_mm512_and_si512(a.v, b.v)}; }
@@ -165,9 +165,10 @@ inline void StoreQuads(int16_t* p, I16 a) {
 }
 inline V16 ToFloat(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
-// The largest of lanes that are not NaN; the sum of all, modulo 2^32.
-inline float LargestLane(V16 a) { return _mm512_reduce_max_ps(a.v); }
-inline int32_t AddLanes(I16 a) { return _mm512_reduce_add_epi32(a.v); }
+// 16 numbers as bytes.
+inline void StoreBytes(int8_t* p, I16 a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+}
 // 16 numbers as bytes, of every 8 first those of even place, then those of odd place.
 inline void StoreEvenThenOddBytes(int8_t* p, I16 a) {
   const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
@@ -183,6 +184,24 @@ inline ByteTable LoadByteTable(const int8_t* bytes) {
 }
 inline I16 LookupBytes(ByteTable table, I16 nibbles) {
   return {_mm512_shuffle_epi8(table.v, nibbles.v)};
+}
+
+// Four signed bytes in every lane; sum + byte · byte, four of each lane, none of them -128. Signs
+// go to the second factor, so that the first is unsigned; two products of 127 · 127 fit 16 bits.
+struct SignedBytes {
+  __m512i magnitude;
+  __mmask64 negative;
+};
+inline SignedBytes SetSignedBytes(const int8_t* p) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof(bytes));
+  const __m512i all = _mm512_set1_epi32(bytes);
+  return {_mm512_abs_epi8(all), _mm512_movepi8_mask(all)};
+}
+inline I16 DotSigned(I16 sum, I16 a, const SignedBytes& b) {
+  const __m512i factor = _mm512_mask_sub_epi8(a.v, b.negative, _mm512_setzero_si512(), a.v);
+  const __m512i pairs = _mm512_maddubs_epi16(b.magnitude, factor);
+  return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
 }
 
 inline Codebook LoadCodebook(const float* table) { return {_mm512_loadu_ps(table)}; }

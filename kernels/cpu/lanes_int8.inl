@@ -34,13 +34,17 @@ void Int8Input(const float* x, int64_t k, float threshold, int64_t row, const In
   }
   const float stat = MaxLanes(largest);
   const V16 factor = Set1(stat > 0 ? 127.0f / stat : 0.0f);
-  int16_t* codes = rows->codes + row * rows->stride;
+  auto* codes = CodesOfRow(*rows, row);
+  I16 total = SetI(0);
   for (int64_t i = 0; i < k; i += kLanes) {
     const V16 a = RoundedInput(LoadN(x + i, AtMostLanes(k - i)));
     const V16 kept = Choose(Less(Magnitude(a), limit), a, Zero());
     const V16 shifted = Add(Mul(kept, factor), Set1(kRounder));
-    StoreQuads(codes + i, SubI(Bits(shifted), Bits(Set1(kRounder))));
+    const I16 q = SubI(Bits(shifted), Bits(Set1(kRounder)));
+    StoreCodes(codes + i, q);
+    total = AddI(total, q);
   }
+  KeepSumOfRow(*rows, row, total);
   rows->stats[row] = stat;
   rows->counts[row] = count;
 }
@@ -98,51 +102,42 @@ inline void FinishInt8(const MatMulTask& task, int64_t first_panel, int64_t row,
   for (int p = 0; p < kPanels; ++p) StoreOut(task, first_panel + p, row, out[p]);
 }
 
-// A line's bytes as 16-bit pairs (k0, k2) and (k1, k3); the same pairs of one row of x.
-struct Pairs {
-  I16 even, odd;
-};
-inline Pairs PairsOf(const char* line, int64_t prefetch_bytes) {
-  const I16 bytes = LoadI(line);
-  Prefetch(line + prefetch_bytes);
-  return {EvenBytes(bytes), OddBytes(bytes)};
-}
-inline Pairs PairsOf(const int16_t* x) { return {SetPair(x), SetPair(x + 2)}; }
-inline I16 AddProducts(I16 sum, const Pairs& w, const Pairs& x) {
-  return AddI(sum, AddI(DotPairs(w.even, x.even), DotPairs(w.odd, x.odd)));
-}
-
 // kPanels panels from first_panel, kRows rows of x from first_row.
 template <int kPanels, int kRows>
 void Int8Block(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
   const int64_t line_stride = task.panels * kLineBytes;
   // A narrow block skips the other panels' lines, and looks as much further ahead.
   const int64_t prefetch_bytes = kPrefetchBytes / (kPanels * kLineBytes) * line_stride;
-  const int64_t x_stride = task.int8.stride;
   const char* codes = static_cast<const char*>(task.codes) + first_panel * kLineBytes;
-  const int16_t* x = task.int8.codes + first_row * x_stride;
+  const auto* x = CodesOfRow(task.int8, first_row);
+  const int64_t x_stride = CodesOfRow(task.int8, 1) - CodesOfRow(task.int8, 0);
   I16 sums[kPanels][kRows];
-  for (auto& panel : sums) {
-    for (I16& sum : panel) sum = SetI(0);
+  for (int r = 0; r < kRows; ++r) {
+    for (int p = 0; p < kPanels; ++p) sums[p][r] = StartOfRow(task.int8, first_row + r);
   }
+  const auto line = [&](int p) {
+    const char* at = codes + p * kLineBytes;
+    Prefetch(at + prefetch_bytes);
+    return QuadsOfLine(at);
+  };
   for (int64_t k = 0; k < task.k; k += kQuad) {
     if constexpr (kRows < kPanels) {  // the fewer of the two wait in registers
-      Pairs xs[kRows];
+      decltype(QuadsOfRow(x)) xs[kRows];
 #pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) xs[r] = PairsOf(x + r * x_stride);
+      for (int r = 0; r < kRows; ++r) xs[r] = QuadsOfRow(x + r * x_stride);
 #pragma GCC unroll 8
       for (int p = 0; p < kPanels; ++p) {
-        const Pairs w = PairsOf(codes + p * kLineBytes, prefetch_bytes);
+        const auto w = line(p);
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) sums[p][r] = AddProducts(sums[p][r], w, xs[r]);
       }
     } else {
-      Pairs w[kPanels];
+      decltype(QuadsOfLine(codes)) w[kPanels];
 #pragma GCC unroll 8
-      for (int p = 0; p < kPanels; ++p) w[p] = PairsOf(codes + p * kLineBytes, prefetch_bytes);
+      for (int p = 0; p < kPanels; ++p) w[p] = line(p);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        const Pairs xr = PairsOf(x + r * x_stride);
+        const auto xr = QuadsOfRow(x + r * x_stride);
 #pragma GCC unroll 8
         for (int p = 0; p < kPanels; ++p) sums[p][r] = AddProducts(sums[p][r], w[p], xr);
       }

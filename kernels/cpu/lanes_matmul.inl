@@ -179,8 +179,8 @@ struct HalfKind : FloatKind {
 };
 
 // All panels for kRows rows, kPanels at a time; what is left over in one narrower block.
-template <typename Kind, int kPanels, int kRows>
-void Panels(const MatMulTask& task, int64_t panel, int64_t row) {
+template <typename Kind, int kPanels, int kRows, typename Task>
+void Panels(const Task& task, int64_t panel, int64_t row) {
   for (; panel + kPanels <= task.panels; panel += kPanels) {
     Kind::template Block<kPanels, kRows>(task, panel, row);
   }
@@ -191,16 +191,16 @@ void Panels(const MatMulTask& task, int64_t panel, int64_t row) {
 
 // All panels for `count` rows, count <= kRows: one row needs many panels to hide the latency of its
 // chain of additions, many rows do not.
-template <typename Kind, int kRows>
-void Rows(const MatMulTask& task, int64_t row, int64_t count) {
+template <typename Kind, int kRows, typename Task>
+void Rows(const Task& task, int64_t row, int64_t count) {
   constexpr int kPanels = Kind::PanelsOf(kRows);
   if (count == kRows) return Panels<Kind, kPanels, kRows>(task, 0, row);
   if constexpr (kRows > 1) Rows<Kind, kRows - 1>(task, row, count);
 }
 
 // The fewest blocks of at most kMaxRows rows, as even as they can be.
-template <typename Kind>
-void Product(const MatMulTask* task) {
+template <typename Kind, typename Task>
+void Product(const Task* task) {
   const int64_t blocks = (task->rows + Kind::kMaxRows - 1) / Kind::kMaxRows;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t row = b * task->rows / blocks;

@@ -143,7 +143,8 @@ TEST_P(RealIsa, DoesNotChangeTheAnswer) {
               AllAtOnce(MakeEngine("stories260k", best).get(), 64));
 }
 INSTANTIATE_TEST_SUITE_P(Rows, RealIsa,
-                         ::testing::Values("scalar", "avx2", "avx512", "avx512_bf16", "amx"));
+                         ::testing::Values("scalar", "avx2", "avx2_vnni", "avx512", "avx512_vnni",
+                                           "avx512_bf16", "amx"));
 
 TEST(RealModel, EmbedsTheSameAloneAndInACrowd) {
   const auto engine = MakeEngine("tiny_bert");

@@ -152,6 +152,16 @@ TEST(Int8Golden, EqualsBitsandbytesRowByRowWithinItsRoundings) {
   }
 }
 
+// Code k of a row of x: rows without VNNI keep 16 bits each, the middle two of every four
+// exchanged; the others a byte each.
+int CodeOfRow(const IsaTable& isa, const std::vector<int16_t>& codes, int64_t k) {
+  const std::string name = isa.name;
+  if (name == "scalar" || name == "avx2" || name == "avx512") {
+    return codes[static_cast<size_t>(k / 4 * 4 + (k % 4 == 1 ? 2 : k % 4 == 2 ? 1 : k % 4))];
+  }
+  return reinterpret_cast<const int8_t*>(codes.data())[k];
+}
+
 TEST(Int8Golden, RowsOfXHaveTheCodesOfBitsandbytesOnEveryIsa) {
   for (const ProductGolden& golden : ReadInt8Goldens().products) {
     const int64_t stride = Int8Stride(golden.k);
@@ -165,9 +175,8 @@ TEST(Int8Golden, RowsOfXHaveTheCodesOfBitsandbytesOnEveryIsa) {
         isa->int8_input(golden.x.data() + m * golden.k, golden.k, golden.threshold, 0, &rows);
         EXPECT_EQ(stat, golden.x_stats[static_cast<size_t>(m)]) << golden.name << " " << isa->name;
         for (int64_t k = 0; k < CeilDiv(golden.k, 16) * 16; ++k) {
-          const int64_t place = k / 4 * 4 + (k % 4 == 1 ? 2 : k % 4 == 2 ? 1 : k % 4);
           const int want = k < golden.k ? golden.x_codes[static_cast<size_t>(m * golden.k + k)] : 0;
-          ASSERT_EQ(codes[static_cast<size_t>(place)], want)
+          ASSERT_EQ(CodeOfRow(*isa, codes, k), want)
               << golden.name << " " << isa->name << " [" << m << "," << k << "]";
         }
       }
@@ -199,8 +208,8 @@ TEST(Int8MatMulInput, TakesARowApartAsTheReferenceDoes) {
       EXPECT_EQ(stat, want.stat) << isa->name << " " << threshold;
       EXPECT_EQ(count, std::count(want.is_outlier.begin(), want.is_outlier.end(), true));
       for (size_t k = 0; k < x.size(); ++k) {
-        const size_t place = k / 4 * 4 + (k % 4 == 1 ? 2 : k % 4 == 2 ? 1 : k % 4);
-        ASSERT_EQ(codes[place], want.codes[k]) << isa->name << " " << threshold << " " << k;
+        ASSERT_EQ(CodeOfRow(*isa, codes, static_cast<int64_t>(k)), want.codes[k])
+            << isa->name << " " << threshold << " " << k;
         ASSERT_EQ((outliers[k / 64] >> (k % 64) & 1) != 0, want.is_outlier[k])
             << isa->name << " " << threshold << " " << k;
       }

@@ -174,7 +174,8 @@ TEST(MakeBackend, ABuildWithoutCudaSaysSo) {
 // A weak symbol compiled for AVX-512 and kept by the linker would crash older CPUs: `nm` must show
 // none, and nothing global but the table.
 TEST(IsaObjects, HoldNoWeakSymbolAndDefineOnlyTheirTable) {
-  for (const std::string isa : {"avx2", "avx512", "avx512_bf16", "amx"}) {
+  for (const std::string isa :
+       {"avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_bf16", "amx"}) {
     const std::string object = absl::StrCat(NIBBLE_BINARY_DIR, "/kernels/CMakeFiles/",
                                             "nibble_kernels.dir/cpu/isa_", isa, ".cc.o");
     ASSERT_TRUE(fs::exists(object)) << object;

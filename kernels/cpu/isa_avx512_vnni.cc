@@ -1,0 +1,12 @@
+// The AVX-512 row with AVX512_VNNI. Compiled for that ISA alone, so it includes nothing that could
+// leave a shared inline function behind.
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/cpu/lanes_avx512_vnni.inl"
+#include "kernels/cpu/lanes_bf16_by_fma.inl"
+#include "kernels/cpu/lanes_table.inl"
+
+namespace nibble {
+constinit const IsaTable kAvx512VnniTable = MakeIsaTable("avx512_vnni");
+}  // namespace nibble
