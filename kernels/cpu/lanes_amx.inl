@@ -290,9 +290,9 @@ class ByteLines {
 
  private:
   explicit ByteLines(const ByteCodes& codes)
-      : table_(LoadByteCodebook(codes.codes)), largest_(codes.largest) {}
+      : table_(LoadByteTable(codes.codes)), largest_(codes.largest) {}
 
-  const ByteCodebook table_;
+  const ByteTable table_;
   const float largest_;
 };
 
