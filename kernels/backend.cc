@@ -68,6 +68,16 @@ struct Check {
       AtMost("a sequence's end row", sequence.first_row + sequence.num_rows, rows);
     }
   }
+  void Packed(const Weight& weight) const {
+    const WeightSpec& spec = weight.spec;
+    True("a weight's codes", weight.codes != nullptr);
+    if (IsSixteenBit(spec.format)) return;
+    True("a weight's scales", weight.scales != nullptr);
+    if (!IsFourBit(spec.format)) return;
+    True("group_size is allowed", IsAllowedGroupSize(spec.group_size));
+    True("a weight's nested scales", !spec.double_quant || weight.nested != nullptr);
+    True("a weight's tables", !spec.own_tables || weight.tables != nullptr);
+  }
   void Cache(const KvCache& cache, std::span<const SequenceRows> sequences, int64_t layer) const {
     True("the cache's data", cache.data != nullptr);
     AtLeast("head_dim", cache.head_dim, 2);
@@ -90,24 +100,18 @@ void Backend::MatMul(const Activations& x, std::span<const MatMulPart> parts) {
   check.Tensor("x", x);
   const Weight* int8 = nullptr;
   for (const MatMulPart& part : parts) {
-    check.True("a part's weight", part.weight != nullptr && part.weight->codes != nullptr);
+    check.True("a part's weight", part.weight != nullptr);
+    check.Packed(*part.weight);
     const WeightSpec& spec = part.weight->spec;
     check.Equal("x's columns", x.cols, spec.k);
     check.Tensor("out", part.out);
     check.Equal("out's rows", part.out.rows, x.rows);
     check.Equal("out's columns", part.out.cols, spec.n);
     if (part.bias) check.Equal("bias's length", part.bias.length, spec.n);
-    if (IsSixteenBit(spec.format)) continue;
-    check.True("a part's scales", part.weight->scales != nullptr);
-    if (spec.format == WeightFormat::kInt8) {
-      if (int8 == nullptr) int8 = part.weight;
-      check.True("one outlier_threshold for all INT8 parts",
-                 spec.outlier_threshold == int8->spec.outlier_threshold);
-      continue;
-    }
-    check.True("group_size is allowed", IsAllowedGroupSize(spec.group_size));
-    check.True("a part's nested scales", !spec.double_quant || part.weight->nested != nullptr);
-    check.True("a part's tables", !spec.own_tables || part.weight->tables != nullptr);
+    if (spec.format != WeightFormat::kInt8) continue;
+    if (int8 == nullptr) int8 = part.weight;
+    check.True("one outlier_threshold for all INT8 parts",
+               spec.outlier_threshold == int8->spec.outlier_threshold);
   }
   if (x.rows > 0 && !parts.empty()) DoMatMul(x, parts);
 }
@@ -137,7 +141,7 @@ void Backend::LayerNorm(const Activations& x, const Activations& residual, const
 void Backend::Embedding(const Weight& table, std::span<const int32_t> ids, bool accumulate,
                         const Activations& out) {
   const Check check = {"Embedding"};
-  check.True("the table is of 16 bits", table.codes != nullptr && IsSixteenBit(table.spec.format));
+  check.Packed(table);
   check.Tensor("out", out);
   check.Equal("out's rows", out.rows, static_cast<int64_t>(ids.size()));
   check.Equal("out's columns", out.cols, table.spec.k);

@@ -117,7 +117,8 @@ class Backend {
   void LayerNorm(const Activations& x, const Activations& residual, const VectorView& weight,
                  const VectorView& bias, float eps, const Activations& out);
 
-  // out[m] (+)= table[ids[m]], the table being a 16-bit packed weight [V, D].
+  // out[m] (+)= table[ids[m]], the table being a packed weight [V, D] of any form: exactly the fp32
+  // values that it stands for (kernels/four_bit.h, kernels/int8.h), in every numeric mode.
   void Embedding(const Weight& table, std::span<const int32_t> ids, bool accumulate,
                  const Activations& out);
 

@@ -22,6 +22,9 @@ constexpr int kMaxThreads = 1024;
 constexpr int64_t kNormWork = 3;
 constexpr int64_t kExpWork = 12;
 
+constexpr int64_t kHalfWork = 4;
+constexpr int64_t kCodeWork = 8;
+
 LaneVector LanesOf(const VectorView& vector) { return {vector.data, LaneTypeOf(vector.dtype)}; }
 
 void PoolSequence(const IsaTable& isa, const Activations& x, const SequenceRows& sequence,
@@ -36,6 +39,33 @@ void PoolSequence(const IsaTable& isa, const Activations& x, const SequenceRows&
   if (!normalize) return;
   const float norm = std::sqrt(isa.sum_squares(out, cols));
   if (norm > 0) isa.divide(out, cols, norm);
+}
+
+// Values of a table that are unpacked at a time.
+constexpr size_t kEmbedChunk = 512;
+
+// out (+)= row `id` of a 16-bit table.
+void EmbedHalves(const IsaTable& isa, const Weight& table, int64_t id, bool accumulate,
+                 std::span<float> out) {
+  const LaneType type = table.spec.format == WeightFormat::kF16 ? kLaneF16 : kLaneBF16;
+  uint16_t values[kEmbedChunk];
+  for (size_t k = 0; k < out.size(); k += kEmbedChunk) {
+    const std::span<uint16_t> some(values, std::min(kEmbedChunk, out.size() - k));
+    UnpackRow16(table, id, static_cast<int64_t>(k), some);
+    isa.convert(values, type, std::ssize(some), accumulate ? 1 : 0, out.data() + k);
+  }
+}
+
+// Likewise of a 4-bit or INT8 table.
+void EmbedCodes(const IsaTable& isa, const Weight& table, int64_t id, bool accumulate,
+                std::span<float> out) {
+  if (!accumulate) return UnpackRow(table, id, 0, out);
+  float values[kEmbedChunk];
+  for (size_t k = 0; k < out.size(); k += kEmbedChunk) {
+    const std::span<float> some(values, std::min(kEmbedChunk, out.size() - k));
+    UnpackRow(table, id, static_cast<int64_t>(k), some);
+    isa.add(values, std::ssize(some), out.data() + k);
+  }
 }
 
 }  // namespace
@@ -106,15 +136,11 @@ void CpuBackend::DoLayerNorm(const Activations& x, const Activations& residual,
 
 void CpuBackend::DoEmbedding(const Weight& table, std::span<const int32_t> ids, bool accumulate,
                              const Activations& out) {
-  const LaneType type = table.spec.format == WeightFormat::kF16 ? kLaneF16 : kLaneBF16;
-  context_.RunRows(out.rows, out.cols * 4, [&](int64_t row) {
-    constexpr int64_t kChunk = 512;
-    uint16_t values[kChunk];
-    for (int64_t k = 0; k < out.cols; k += kChunk) {
-      const int64_t count = std::min(kChunk, out.cols - k);
-      UnpackRow16(table, ids[static_cast<size_t>(row)], k, {values, static_cast<size_t>(count)});
-      context_.isa->convert(values, type, count, accumulate ? 1 : 0, out.Row(row) + k);
-    }
+  const bool sixteen = IsSixteenBit(table.spec.format);
+  context_.RunRows(out.rows, out.cols * (sixteen ? kHalfWork : kCodeWork), [&](int64_t row) {
+    const int64_t id = ids[static_cast<size_t>(row)];
+    const auto embed = sixteen ? EmbedHalves : EmbedCodes;
+    embed(*context_.isa, table, id, accumulate, {out.Row(row), static_cast<size_t>(out.cols)});
   });
 }
 

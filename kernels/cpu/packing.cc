@@ -144,6 +144,45 @@ void PackTables(const FourBitMatrix& matrix, float* out) {
   std::copy(matrix.nested_map.begin(), matrix.nested_map.end(), out + kCodebookSize);
 }
 
+// The scale of group `group` of the matrix, which lies at `at` of the task's scales: two roundings.
+float ScaleAt(const MatMulTask& task, int64_t at, int64_t group) {
+  if (task.double_quant == 0) return static_cast<const float*>(task.scales)[at];
+  const uint8_t code = static_cast<const uint8_t*>(task.scales)[at];
+  const float scaled = task.map[code] * task.nested[group / kNestedGroup];
+  return scaled + task.nested_offset;
+}
+
+// The values [first_k, first_k + values.size()) of a row in lane `lane` of the super panel that
+// `task` describes, one group after the other.
+void UnpackFourBitRow(const MatMulTask& task, int64_t lane, int64_t first_k,
+                      std::span<float> values) {
+  const auto* codes = static_cast<const uint32_t*>(task.codes) + lane;
+  const int64_t width = task.panels * kLanes, begin = (task.first_n + lane) * task.k;
+  const bool straddles = task.k % task.group_size != 0;
+  const int64_t end = first_k + std::ssize(values);
+  for (int64_t k = first_k; k < end;) {
+    const int64_t group = (begin + k) / task.group_size;
+    const int64_t at = straddles ? group : k / task.group_size * width + lane;
+    const float scale = ScaleAt(task, at, group);
+    const int64_t group_end = std::min(end, (group + 1) * task.group_size - begin);
+    for (; k < group_end; ++k) {
+      const uint32_t code = codes[k / 8 * width] >> (4 * (k % 8)) & 15u;
+      values[static_cast<size_t>(k - first_k)] = task.codebook[code] * scale;
+    }
+  }
+}
+
+void UnpackInt8Row(const MatMulTask& task, int64_t lane, int64_t first_k, std::span<float> values) {
+  constexpr float kReciprocal = 1.0f / 127;
+  const auto* codes = static_cast<const int8_t*>(task.codes) + lane * 4;
+  const int64_t line_bytes = task.panels * kLineBytes;
+  const float absmax = static_cast<const float*>(task.scales)[lane];
+  for (size_t i = 0; i < values.size(); ++i) {
+    const int64_t k = first_k + static_cast<int64_t>(i);
+    values[i] = static_cast<float>(codes[k / 4 * line_bytes + k % 4]) * absmax * kReciprocal;
+  }
+}
+
 PackedSize FourBitBytes(const WeightSpec& spec) {
   const int64_t rows = NumPanels(spec.n) * kLanes;
   const int64_t groups = CeilDiv(spec.n * spec.k, spec.group_size);
@@ -280,6 +319,13 @@ void UnpackRow16(const Weight& weight, int64_t n, int64_t first_k, std::span<uin
   for (size_t k = 0; k < values.size(); ++k) {
     values[k] = lane[static_cast<int64_t>(k) * place.panels * kLanes];
   }
+}
+
+void UnpackRow(const Weight& weight, int64_t n, int64_t first_k, std::span<float> values) {
+  MatMulTask task = {};
+  DescribeSuperPanel(weight, n / kLanes / PanelWidth(weight.spec.n), &task);
+  const auto unpack = IsFourBit(weight.spec.format) ? UnpackFourBitRow : UnpackInt8Row;
+  unpack(task, n - task.first_n, first_k, values);
 }
 
 void DescribeSuperPanel(const Weight& weight, int64_t super_panel, MatMulTask* task) {

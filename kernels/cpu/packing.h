@@ -57,6 +57,10 @@ Int8Matrix UnpackInt8Matrix(const Weight& weight);
 // values[i] = element (n, first_k + i) of a packed 16-bit matrix.
 void UnpackRow16(const Weight& weight, int64_t n, int64_t first_k, std::span<uint16_t> values);
 
+// values[i] = the fp32 value of element (n, first_k + i) of a packed 4-bit or INT8 matrix, as
+// DequantizeFourBit and DequantizeInt8 give it.
+void UnpackRow(const Weight& weight, int64_t n, int64_t first_k, std::span<float> values);
+
 // Fills everything of the task that the matrix and the number of the super panel determine.
 void DescribeSuperPanel(const Weight& weight, int64_t super_panel, MatMulTask* task);
 

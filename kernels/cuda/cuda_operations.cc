@@ -64,7 +64,7 @@ void CudaBackend::DoLayerNorm(const Activations& x, const Activations& residual,
 void CudaBackend::DoEmbedding(const Weight& table, std::span<const int32_t> ids, bool accumulate,
                               const Activations& out) {
   WithArray(ids, [&](Tape* tape, const int32_t* on_device) {
-    cuda::Embedding(tape, table, on_device, accumulate, out);
+    cuda::Embedding(tape, matmul_.tables, table, on_device, accumulate, out);
   });
 }
 

@@ -1,6 +1,9 @@
 // Activations, look-ups and pooling: each thread makes four neighbouring values. Knows no norm of a
 // model's layers (norms.cu).
 #include "cuda_machine.h"
+#include "kernels/cuda/dense_layout.h"
+#include "kernels/cuda/four_bit_pack.h"
+#include "kernels/cuda/four_bit_values.inl"
 #include "kernels/cuda/polynomials.h"
 #include "kernels/cuda/row_access.h"
 #include "kernels/cuda/row_ops.h"
@@ -71,20 +74,69 @@ __global__ void GeluKernel(DeviceRows x, int64_t rows, int64_t cols, int32_t tan
 
 // --- look-ups ---
 
-struct DeviceTable {
+struct HalfTable {
   const uint16_t* values;  // [V, cols]
   int32_t dtype;
   int32_t aligned;
+
+  __device__ __forceinline__ Four Load(int64_t id, int64_t column, int64_t cols) const {
+    return LoadFourHalves(values + id * cols, column, cols, aligned != 0, dtype);
+  }
 };
 
-__global__ void EmbeddingKernel(DeviceTable table, const int32_t* ids, DeviceRows out, int64_t rows,
+struct FourBitTable {
+  FourBitView weight;
+
+  // Columns begin at a multiple of four: the values lie in two bytes of one word. A group may end
+  // between them only where groups straddle rows.
+  __device__ __forceinline__ Four Load(int64_t id, int64_t column, int64_t cols) const {
+    const uint8_t* const unit =
+        weight.codes + (id / kPanelRows * NumUnits(cols) + column / kUnitK) * kUnitBytes;
+    const int64_t lane = id % 8 * 4 + column % 32 / 8;
+    const int64_t word = column % kUnitK / 32 * 2 + id % kPanelRows / 8;
+    const uint8_t* const codes = unit + lane * 16 + word * 4 + column % 8 / 2;
+    const int shift = GroupShift(weight);
+    const float offset = OffsetOf(weight);
+    float scale = ScaleOf(id, column, shift, offset);
+    Four four = {{0, 0, 0, 0}};
+    for (int i = 0; i < 4 && column + i < cols; ++i) {
+      const int64_t k = column + i;
+      if (weight.straddles != 0 && i > 0) scale = ScaleOf(id, k, shift, offset);
+      four.v[i] = weight.codebook[i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15] * scale;
+    }
+    return four;
+  }
+  __device__ __forceinline__ float ScaleOf(int64_t id, int64_t k, int shift, float offset) const {
+    if (weight.straddles == 0) return ScaleInRow(weight, weight.k >> shift, id, k >> shift, offset);
+    const int64_t number = (id * weight.k + k) >> shift;
+    return ScaleAt(weight, number, number, offset);
+  }
+};
+
+struct Int8Table {
+  const int8_t* codes;  // [V, stride]
+  const float* absmax;  // [V]
+  int64_t stride;
+
+  __device__ __forceinline__ Four Load(int64_t id, int64_t column, int64_t cols) const {
+    constexpr float kReciprocal = 1.0f / 127;
+    const float scale = absmax[id];
+    Four four = {{0, 0, 0, 0}};
+    for (int i = 0; i < 4 && column + i < cols; ++i) {
+      four.v[i] = static_cast<float>(codes[id * stride + column + i]) * scale * kReciprocal;
+    }
+    return four;
+  }
+};
+
+template <typename Table>
+__global__ void EmbeddingKernel(Table table, const int32_t* ids, DeviceRows out, int64_t rows,
                                 int64_t cols, int32_t accumulate) {
   WaitForPreviousKernel();
   LetNextKernelStart();
   const Place at = PlaceOfThread();
   if (at.row >= rows || at.column >= cols) return;
-  Four v = LoadFourHalves(table.values + ids[at.row] * cols, at.column, cols, table.aligned != 0,
-                          table.dtype);
+  Four v = table.Load(ids[at.row], at.column, cols);
   if (accumulate != 0) {
     const Four old = LoadFour(out.Row(at.row), at.column, cols, out.aligned != 0);
     for (int i = 0; i < 4; ++i) v.v[i] += old.v[i];
@@ -156,6 +208,14 @@ __global__ void __launch_bounds__(1024) NormalizeKernel(DeviceRows x, int64_t co
   }
 }
 
+template <typename Table>
+void Embed(Tape* tape, const Table& table, const int32_t* ids, bool accumulate,
+           const Activations& out) {
+  const Dim3 block = BlockFor(out.cols);
+  Launch(tape, &EmbeddingKernel<Table>, GridFor(block, out.rows, out.cols), block, {0, true}, table,
+         ids, RowsOf(out), out.rows, out.cols, accumulate ? 1 : 0);
+}
+
 }  // namespace
 
 void SiluMul(Tape* tape, const Activations& gate, const Activations& up, const Activations& out) {
@@ -170,15 +230,21 @@ void Gelu(Tape* tape, const Activations& x, bool tanh_form) {
          x.cols, tanh_form ? 1 : 0);
 }
 
-void Embedding(Tape* tape, const Weight& table, const int32_t* ids, bool accumulate,
-               const Activations& out) {
-  const DType dtype = table.spec.format == WeightFormat::kF16 ? DType::kF16 : DType::kBF16;
-  const DeviceTable values = {static_cast<const uint16_t*>(table.codes),
-                              static_cast<int32_t>(dtype),
-                              IsAligned(table.codes, 8) && out.cols % kFour == 0 ? 1 : 0};
-  const Dim3 block = BlockFor(out.cols);
-  Launch(tape, &EmbeddingKernel, GridFor(block, out.rows, out.cols), block, {0, true}, values, ids,
-         RowsOf(out), out.rows, out.cols, accumulate ? 1 : 0);
+void Embedding(Tape* tape, const DeviceTables& tables, const Weight& table, const int32_t* ids,
+               bool accumulate, const Activations& out) {
+  const WeightSpec& spec = table.spec;
+  if (IsFourBit(spec.format)) {
+    return Embed(tape, FourBitTable{ViewOf(table, tables)}, ids, accumulate, out);
+  }
+  if (spec.format == WeightFormat::kInt8) {
+    const Int8Table codes = {static_cast<const int8_t*>(table.codes),
+                             static_cast<const float*>(table.scales), Int8Stride(spec.k)};
+    return Embed(tape, codes, ids, accumulate, out);
+  }
+  const DType dtype = spec.format == WeightFormat::kF16 ? DType::kF16 : DType::kBF16;
+  const HalfTable halves = {static_cast<const uint16_t*>(table.codes), static_cast<int32_t>(dtype),
+                            IsAligned(table.codes, 8) && out.cols % kFour == 0 ? 1 : 0};
+  Embed(tape, halves, ids, accumulate, out);
 }
 
 void GatherRows(Tape* tape, const Activations& x, const int32_t* rows, const Activations& out) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/device_tables.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sequences.h"
 #include "kernels/pooling.h"
@@ -17,9 +18,9 @@ void RmsNorm(Tape* tape, const Activations& x, const VectorView& weight, float e
              const Activations& out);
 void LayerNorm(Tape* tape, const Activations& x, const Activations& residual,
                const VectorView& weight, const VectorView& bias, float eps, const Activations& out);
-// ids: device [out.rows]. The table's values are row-major [V, D] in its 16-bit type.
-void Embedding(Tape* tape, const Weight& table, const int32_t* ids, bool accumulate,
-               const Activations& out);
+// ids: device [out.rows]. The table is packed, of any form; `tables` are the 4-bit formats'.
+void Embedding(Tape* tape, const DeviceTables& tables, const Weight& table, const int32_t* ids,
+               bool accumulate, const Activations& out);
 void SiluMul(Tape* tape, const Activations& gate, const Activations& up, const Activations& out);
 void Gelu(Tape* tape, const Activations& x, bool tanh_form);
 // rows: device [out.rows].

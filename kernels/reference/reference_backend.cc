@@ -161,10 +161,11 @@ void ReferenceBackend::DoLayerNorm(const Activations& x, const Activations& resi
 
 void ReferenceBackend::DoEmbedding(const Weight& table, std::span<const int32_t> ids,
                                    bool accumulate, const Activations& out) {
+  const std::vector<float> values = reference::Unpack(table);
   for (int64_t m = 0; m < out.rows; ++m) {
-    const uint16_t* row = reference::RowOf(table, ids[static_cast<size_t>(m)]);
+    const float* row = values.data() + ids[static_cast<size_t>(m)] * table.spec.k;
     for (int64_t c = 0; c < out.cols; ++c) {
-      const double value = Load(row, reference::DTypeOf(table), c);
+      const auto value = static_cast<double>(row[c]);
       float* to = out.Row(m) + c;
       *to = static_cast<float>(accumulate ? static_cast<double>(*to) + value : value);
     }

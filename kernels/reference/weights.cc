@@ -155,17 +155,14 @@ absl::Status PackRows(int64_t first_row, int64_t count, const uint16_t* values, 
 std::vector<float> Unpack(const Weight& weight) {
   if (IsFourBit(weight.spec.format)) return UnpackFourBit(weight);
   std::vector<float> values(static_cast<size_t>(weight.spec.n * weight.spec.k));
-  const uint16_t* halves = RowOf(weight, 0);
-  for (size_t i = 0; i < values.size(); ++i) values[i] = HalfToF32(DTypeOf(weight), halves[i]);
+  if (weight.spec.format == WeightFormat::kInt8) {
+    DequantizeInt8(UnpackInt8(weight), 0, values);
+    return values;
+  }
+  const DType dtype = weight.spec.format == WeightFormat::kBf16 ? DType::kBF16 : DType::kF16;
+  const auto* halves = static_cast<const uint16_t*>(weight.codes);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = HalfToF32(dtype, halves[i]);
   return values;
-}
-
-const uint16_t* RowOf(const Weight& weight, int64_t row) {
-  return static_cast<const uint16_t*>(weight.codes) + row * weight.spec.k;
-}
-
-DType DTypeOf(const Weight& weight) {
-  return weight.spec.format == WeightFormat::kBf16 ? DType::kBF16 : DType::kF16;
 }
 
 }  // namespace nibble::reference

@@ -27,13 +27,9 @@ absl::Status Pack(const Int8Matrix& matrix, Weight* weight);
 // weight's.
 absl::Status PackRows(int64_t first_row, int64_t count, const uint16_t* values, Weight* weight);
 
-// The whole matrix [N, K] as the fp32 values it stands for; not of INT8, whose product is another.
+// The whole matrix [N, K] as the fp32 values it stands for. INT8's product is not one with them.
 std::vector<float> Unpack(const Weight& weight);
 // The INT8 matrix that was packed.
 Int8Matrix UnpackInt8(const Weight& weight);
-
-// Row `row` of a 16-bit matrix: [K] values of the type DTypeOf.
-const uint16_t* RowOf(const Weight& weight, int64_t row);
-DType DTypeOf(const Weight& weight);
 
 }  // namespace nibble::reference

@@ -235,6 +235,28 @@ TEST_F(ReferenceTest, LooksUpRowsPackedInSlices) {
   EXPECT_THAT(out.values, ElementsAre(8, 10, 4, 6, 8, 10));
 }
 
+TEST_F(ReferenceTest, LooksUpRowsOfQuantizedTables) {
+  // Codes 15, 0 and 7 of one group whose scale is 8.
+  std::vector<float> values(2 * 16, 0.0f);
+  values[0] = 8, values[1] = -8, values[16] = -8;
+  const auto matrix = QuantizeFourBit(values, 2, 16, {.group_size = 32, .double_quant = false});
+  const auto nf4 = Reserve(
+      {.format = WeightFormat::kNf4, .n = 2, .k = 16, .group_size = 32, .double_quant = false});
+  ASSERT_TRUE(backend_->PackFourBit(*matrix, &nf4->weight).ok());
+  Matrix out(1, 16, {1, 1, 1});
+  backend_->Embedding(nf4->weight, std::vector<int32_t>{0}, true, out.View());
+  EXPECT_THAT(std::span(out.values).first(4), ElementsAre(9, -7, 1, 0));
+
+  Int8Matrix bytes = MakeInt8Matrix(2, 2);
+  bytes.codes = {127, 0, -64, 127};
+  bytes.absmax = {5, 127};
+  const auto int8 = Reserve({.format = WeightFormat::kInt8, .n = 2, .k = 2});
+  ASSERT_TRUE(backend_->PackInt8(bytes, &int8->weight).ok());
+  Matrix pair(2, 2);
+  backend_->Embedding(int8->weight, std::vector<int32_t>{1, 0}, false, pair.View());
+  EXPECT_THAT(pair.values, ElementsAre(FloatEq(-64), FloatEq(127), FloatEq(5), 0));
+}
+
 // --- rows ---
 
 TEST_F(ReferenceTest, RmsNormDividesByTheRootMeanSquareInPlace) {

@@ -419,7 +419,7 @@ TEST_F(RowOps, EmbeddingReadsRowsOfTheTableExactlyAndMayAdd) {
         }
       }
       Tape tape;
-      Embedding(&tape, table, device_ids.data(), accumulate, out.Device());
+      Embedding(&tape, {}, table, device_ids.data(), accumulate, out.Device());
       Play(tape);
       out.Download();
       ASSERT_NO_FATAL_FAILURE(ExpectSame(out, want));
