@@ -154,8 +154,8 @@ inline void MultiplyStep(const char* x0, const char* x1, int64_t x_stride,
   }
 }
 
-// One block of rows of x by all panels of a task.
-template <typename Factors>
+// One block of rows of x, at most kTiles tiles, by all panels of a task.
+template <typename Factors, int64_t kTiles>
 class TileProduct {
  public:
   TileProduct(const MatMulTask& task, int64_t first_row, int64_t rows)
@@ -247,7 +247,7 @@ class TileProduct {
   const Factors factors_;
   const int64_t first_row_;
   const RowTiles tiles_;
-  alignas(kTileRowBytes) float acc_[kBlockTiles][kMaxPanels][kTileFloats];
+  alignas(kTileRowBytes) float acc_[kTiles][kMaxPanels][kTileFloats];
 };
 
 // Lines of 4-bit codes as rows of a tile: 8 k are 4 rows of pairs.
@@ -386,10 +386,10 @@ class Bf16Tiles {
   const MatMulTask& task_;
 };
 
-template <typename Weights>
+template <typename Weights, int64_t kTiles>
 void TileBlock(const MatMulTask& task, int64_t first_row, int64_t rows) {
   Weights weights(task, rows);
-  TileProduct<typename Weights::Factors> product(task, first_row, rows);
+  TileProduct<typename Weights::Factors, kTiles> product(task, first_row, rows);
   Chunk chunk;
   for (int64_t k = 0, next = 0; k < task.k; k = next) {
     for (int64_t panel = 0; panel < task.panels; panel += 2) {
@@ -405,13 +405,16 @@ void TileBlock(const MatMulTask& task, int64_t first_row, int64_t rows) {
   product.Finish(weights.factor());
 }
 
-// The fewest blocks, as even as they can be.
+// The fewest blocks, as even as they can be. A few rows take a small piece of the stack.
 template <typename Weights>
 void TileBlocks(const MatMulTask* task) {
+  if (0 < task->rows && task->rows <= kFewRows) {
+    return TileBlock<Weights, kFewRows / kTileRows>(*task, 0, task->rows);
+  }
   const int64_t blocks = (task->rows + kBlockRows - 1) / kBlockRows;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t row = b * task->rows / blocks;
-    TileBlock<Weights>(*task, row, (b + 1) * task->rows / blocks - row);
+    TileBlock<Weights, kBlockTiles>(*task, row, (b + 1) * task->rows / blocks - row);
   }
 }
 

@@ -245,10 +245,14 @@ inline void StoreEvenThenOddBytes(int8_t* p, I16 a) {
 
 // 16 bytes, and a look-up in them by four nibbles in the bytes of a lane.
 struct ByteTable {
-  const int8_t* bytes;
+  int8_t bytes[kLanes];
 };
-inline ByteTable LoadByteTable(const int8_t* bytes) { return {bytes}; }
-inline I16 LookupBytes(ByteTable table, I16 nibbles) {
+inline ByteTable LoadByteTable(const int8_t* bytes) {
+  ByteTable table;
+  __builtin_memcpy(table.bytes, bytes, sizeof(table.bytes));
+  return table;
+}
+inline I16 LookupBytes(const ByteTable& table, I16 nibbles) {
   return Each<I16>([&](int64_t i) {
     uint32_t bytes = 0;
     for (int j = 0; j < 4; ++j) {

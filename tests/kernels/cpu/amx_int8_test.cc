@@ -71,6 +71,19 @@ TEST(AmxTwinInt8, HoldsTheLargestSums) {
   }
 }
 
+// LLM.int8() has no tiles; its bytes are VNNI's, here in plain C++ too.
+TEST(AmxTwinInt8, WeightsOfInt8GiveTheBitsOfTheScalarRow) {
+  Random random(7);
+  constexpr int64_t kRows = 21, kN = 37, kK = 150;
+  Int8Matrix matrix = MakeInt8Matrix(kN, kK);
+  ASSERT_TRUE(QuantizeInt8(0, random.Normals(kN * kK), &matrix).ok());
+  const std::unique_ptr<Backend> packer = Cpu("scalar", 1);
+  const PackedMatrix packed(*packer, matrix, 2.5f);
+  const Matrix x(kRows, kK, random);
+  ExpectSameBits(AmxTwin(Compute::kInt8).Product(packed.weight(), x),
+                 ScalarProduct(packed.weight(), x), "LLM.int8()");
+}
+
 TEST(AmxTwinInt8, ARowAloneEqualsTheSameRowInAnyCrowd) {
   Random random(3);
   const FourBitShape shape = {300, 103, 320, 64};
