@@ -195,10 +195,12 @@ int Measure(const BenchModelOptions& options, const ModelOptions& model_options)
   BenchReport report;
   report.AddText("isa", (*engine)->isa());
   report.AddText("weights", Name(model->options.weights.value_or(WeightFormat::kNf4)));
+  report.AddText("head", Name(model->options.head));
   report.Add("threads", (*engine)->num_threads());
   report.Add("load_seconds", absl::ToDoubleSeconds(absl::Now() - start));
   report.Add("memory_bytes", static_cast<double>(model->memory.Total()));
   report.Add("weights_bytes", static_cast<double>(model->memory.Total(MemoryKind::kWeights)));
+  report.Add("embeddings_bytes", static_cast<double>(model->memory.Total(MemoryKind::kEmbeddings)));
   absl::Status status = ModelBench(engine->get(), *model, options).Run(&report);
   if (status.ok()) status = report.Print(options.json, options.compare);
   return status.ok() ? 0 : ReportFailure("bench model", status);

@@ -31,16 +31,17 @@ void PrintTensors(const Checkpoint& checkpoint) {
 }
 
 // "nf4 in groups of 64, double-quantized"
-std::string FormText(const ModelOptions& options) {
-  const WeightFormat format = options.weights.value_or(WeightFormat::kNf4);
+std::string FormText(WeightFormat format, const ModelOptions& options) {
   if (!IsFourBit(format)) return Name(format);
   return absl::StrCat(Name(format), " in groups of ", options.group_size,
                       options.double_quant ? ", double-quantized" : "");
 }
 
 void PrintPlan(const ModelDescription& model, int64_t budget) {
-  std::printf("\nmemory plan (%s; kv %lld tokens)\n", FormText(model.options).c_str(),
-              static_cast<long long>(model.kv_tokens));
+  const ModelOptions& options = model.options;
+  std::printf("\nmemory plan (%s; head %s; kv %lld tokens)\n",
+              FormText(options.weights.value_or(WeightFormat::kNf4), options).c_str(),
+              FormText(options.head, options).c_str(), static_cast<long long>(model.kv_tokens));
   for (int kind = 0; kind < kNumMemoryKinds; ++kind) {
     const int64_t bytes = model.memory.Total(static_cast<MemoryKind>(kind));
     if (bytes == 0) continue;
@@ -92,6 +93,8 @@ void PrintJson(const Checkpoint& checkpoint, const ModelDescription& model) {
   JsonLine line;
   line.Add("architecture", model.config.architecture_name);
   line.Add("parameters", model.parameters);
+  line.Add("weights", Name(model.options.weights.value_or(WeightFormat::kNf4)));
+  line.Add("head", Name(model.options.head));
   line.Add("max_context", model.max_context);
   line.Add("kv_tokens", model.kv_tokens);
   line.Add("total_bytes", model.memory.Total());

@@ -37,8 +37,8 @@ void AddModelGroup(Flags* flags, ServeFlags* out) {
   flags->Group("Models");
   flags->AddList("model", &out->models, "NAME=PATH[,OPTION=VALUE...]",
                  "Load PATH (a Hugging Face directory or a .gguf file) as NAME. Options: weights "
-                 "(nf4, bf16), group_size, double_quant, kv_dtype (fp16, bf16, fp32), max_context, "
-                 "kv_bytes.");
+                 "(nf4, fp4, int8, bf16), head (nf4, int8, bf16), group_size, double_quant, "
+                 "skip_modules, kv_dtype (fp16, bf16, fp32), max_context, kv_bytes.");
   flags->Add("model-root", &out->server.model_root, "DIR",
              "Allow LoadModel, UnloadModel and EstimateModel for paths under DIR; empty: off.");
   flags->Add(

@@ -37,6 +37,31 @@ absl::StatusOr<std::optional<WeightFormat>> FromProto(v1::WeightFormat proto) {
   }
 }
 
+absl::StatusOr<WeightFormat> FromProto(v1::HeadFormat proto) {
+  switch (proto) {
+    case v1::HEAD_FORMAT_UNSPECIFIED:
+    case v1::HEAD_FORMAT_BF16:
+      return WeightFormat::kBf16;
+    case v1::HEAD_FORMAT_INT8:
+      return WeightFormat::kInt8;
+    case v1::HEAD_FORMAT_NF4:
+      return WeightFormat::kNf4;
+    default:
+      return UnknownValue("options.head", proto);
+  }
+}
+
+v1::HeadFormat HeadToProto(WeightFormat head) {
+  switch (head) {
+    case WeightFormat::kInt8:
+      return v1::HEAD_FORMAT_INT8;
+    case WeightFormat::kNf4:
+      return v1::HEAD_FORMAT_NF4;
+    default:
+      return v1::HEAD_FORMAT_BF16;
+  }
+}
+
 // One mode serves all models of a server.
 absl::Status CheckCompute(v1::Compute proto, Compute server) {
   const auto refuse_unless = [&](Compute wanted) {
@@ -130,7 +155,8 @@ void OptionsToProto(const ModelOptions& options, v1::Model* proto) {
       v1::WEIGHT_FORMAT_BF16};
   const WeightFormat format = options.weights.value_or(WeightFormat::kNf4);
   proto->set_weights(kFormats[static_cast<size_t>(format)]);
-  if (IsFourBit(format)) {
+  proto->set_head(HeadToProto(options.head));
+  if (IsFourBit(format) || IsFourBit(options.head)) {
     proto->set_group_size(options.group_size);
     proto->set_double_quant(options.double_quant);
   }
@@ -163,10 +189,11 @@ absl::StatusOr<ModelOptions> FromProto(const v1::LoadOptions& proto, const std::
                                        Compute compute) {
   const auto weights = FromProto(proto.weights());
   if (!weights.ok()) return weights.status();
+  const auto head = FromProto(proto.head());
+  if (!head.ok()) return head.status();
   const auto kv_dtype = FromProto(proto.kv_dtype());
   if (!kv_dtype.ok()) return kv_dtype.status();
   if (absl::Status status = CheckCompute(proto.compute(), compute); !status.ok()) return status;
-  if (!v1::HeadFormat_IsValid(proto.head())) return UnknownValue("options.head", proto.head());
   if (!proto.device().empty() && proto.device() != "auto" && proto.device() != device) {
     return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_DEVICE",
                  absl::StrCat("options.device: this server computes on ", device),
@@ -174,6 +201,7 @@ absl::StatusOr<ModelOptions> FromProto(const v1::LoadOptions& proto, const std::
   }
   ModelOptions options;
   options.weights = *weights;
+  options.head = *head;
   if (proto.group_size() != 0) options.group_size = proto.group_size();
   options.double_quant = !proto.has_double_quant() || proto.double_quant();
   options.kv_dtype = *kv_dtype;

@@ -23,6 +23,15 @@ absl::Status SetWeights(const std::string& value, ModelOptions* options) {
   return Unwanted("weights", value, "nf4, fp4, int8 or bf16");
 }
 
+absl::Status SetHead(const std::string& value, ModelOptions* options) {
+  for (const WeightFormat format : {WeightFormat::kNf4, WeightFormat::kInt8, WeightFormat::kBf16}) {
+    if (value != Name(format)) continue;
+    options->head = format;
+    return absl::OkStatus();
+  }
+  return Unwanted("head", value, "nf4, int8 or bf16");
+}
+
 absl::Status SetKvDtype(const std::string& value, ModelOptions* options) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     if (value == Name(dtype)) {
@@ -35,6 +44,7 @@ absl::Status SetKvDtype(const std::string& value, ModelOptions* options) {
 
 absl::Status Set(const std::string& key, const std::string& value, ModelOptions* options) {
   if (key == "weights") return SetWeights(value, options);
+  if (key == "head") return SetHead(value, options);
   if (key == "kv_dtype") return SetKvDtype(value, options);
   if (key == "kv_bytes") return ParseBytes(value, &options->kv_bytes);
   if (key == "double_quant") {
@@ -56,7 +66,7 @@ absl::Status Set(const std::string& key, const std::string& value, ModelOptions*
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "unknown option \"", key,
-      "\"; want weights, group_size, double_quant, skip_modules, kv_dtype, max_context or "
+      "\"; want weights, head, group_size, double_quant, skip_modules, kv_dtype, max_context or "
       "kv_bytes"));
 }
 
@@ -90,6 +100,9 @@ void AddModelFlags(Flags* flags, ModelFlags* options) {
   flags->Group("Model");
   flags->Add("weights", &options->weights, "nf4|fp4|int8|bf16",
              "How to hold the matrices; empty: as the file is quantized, else nf4.");
+  flags->Add(
+      "head", &options->head, "nf4|int8|bf16",
+      "How to hold lm_head and the token embeddings; empty: bf16, or as the file is quantized.");
   flags->Add("group-size", &options->group_size, "N",
              "Weights that share a scale: 32, 64, 128 ... 4096.");
   flags->Add("double-quant", &options->double_quant, "Hold the scales in 8 bits.");
@@ -113,6 +126,9 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
   if (!flags.weights.empty()) {
     if (const absl::Status status = SetWeights(flags.weights, &options); !status.ok())
       return status;
+  }
+  if (!flags.head.empty()) {
+    if (const absl::Status status = SetHead(flags.head, &options); !status.ok()) return status;
   }
   if (!flags.kv_dtype.empty()) {
     if (const absl::Status status = SetKvDtype(flags.kv_dtype, &options); !status.ok())

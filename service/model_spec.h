@@ -11,14 +11,14 @@
 namespace nibble {
 
 // "smollm2=/models/smol.gguf,weights=nf4,kv_dtype=fp32". A comma inside a path is not possible.
-// Options: weights (nf4, fp4, int8, bf16), group_size, double_quant (true, false), skip_modules
-// (lm_head+mlp.gate), kv_dtype (fp16, bf16, fp32), max_context, kv_bytes. Errors: INVALID_ARGUMENT
-// naming the option and what it takes.
+// Options: weights (nf4, fp4, int8, bf16), head (nf4, int8, bf16), group_size, double_quant (true,
+// false), skip_modules (lm_head+mlp.gate), kv_dtype (fp16, bf16, fp32), max_context, kv_bytes.
+// Errors: INVALID_ARGUMENT naming the option and what it takes.
 absl::StatusOr<LoadRequest> ParseModelSpec(const std::string& spec);
 
 // --weights, --group-size, … for commands that take one path. Empty texts mean absent.
 struct ModelFlags {
-  std::string weights, kv_dtype, skip_modules;
+  std::string weights, head, kv_dtype, skip_modules;
   int32_t group_size = 64;
   bool double_quant = true;
   int64_t max_context = 0;

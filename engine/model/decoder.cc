@@ -73,7 +73,7 @@ Decoder::Decoder(const ModelConfig& config, const StepLimits& limits, Inventory*
                  Workspace* workspace)
     : inv_freq_(InverseFrequencies(config.rope, config.head_dim)),
       plans_(static_cast<size_t>(limits.max_logit_rows)) {
-  embedding_ = inventory->Table("model.embed_tokens.weight", config.vocab, config.hidden);
+  embedding_ = inventory->TokenTable("model.embed_tokens.weight", config.vocab, config.hidden);
   for (int64_t layer = 0; layer < config.num_layers && inventory->status().ok(); ++layer) {
     layers_.push_back(AskForLayer(config, layer, inventory));
   }

@@ -59,7 +59,7 @@ Encoder::Layer Encoder::AskForLayer(const ModelConfig& config, int64_t layer,
 Encoder::Encoder(const ModelConfig& config, const StepLimits& limits, Inventory* inventory,
                  Workspace* workspace) {
   const int64_t hidden = config.hidden;
-  words_ = inventory->Table("embeddings.word_embeddings.weight", config.vocab, hidden);
+  words_ = inventory->TokenTable("embeddings.word_embeddings.weight", config.vocab, hidden);
   token_types_ =
       inventory->Table("embeddings.token_type_embeddings.weight", config.type_vocab, hidden);
   positions_ =

@@ -88,6 +88,9 @@ Inventory::Inventory(const Checkpoint& checkpoint, const ModelOptions& options)
   matrix_form_.format = options.weights.value_or(WeightFormat::kNf4);
   matrix_form_.group_size = options.group_size;
   matrix_form_.double_quant = options.double_quant;
+  head_form_ = matrix_form_;
+  head_form_.format = options.head;
+  head_form_.outlier_threshold = Int8Threshold();
   skip_modules_ = options.skip_modules;
   file_is_quantized_ = FirstQuantized(checkpoint) != nullptr;
 }
@@ -123,16 +126,23 @@ const Weight* Inventory::Add(const TensorRef* tensor, MemoryKind kind, const Wei
   return &matrix.weight;
 }
 
+bool Inventory::IsSkipped(const TensorRef& tensor) const {
+  return std::any_of(skip_modules_.begin(), skip_modules_.end(),
+                     [&](const std::string& module) { return IsPartOf(module, tensor.name); });
+}
+
+float Inventory::Int8Threshold() const {
+  return checkpoint_->config().quantization.value_or(QuantizationConfig{}).int8_threshold;
+}
+
 WeightSpec Inventory::FormOf(const TensorRef& tensor) const {
-  if (IsBitsAndBytes(tensor.type)) {
-    const std::optional<QuantizationConfig>& config = checkpoint_->config().quantization;
-    return StoredForm(tensor, config.value_or(QuantizationConfig{}).int8_threshold);
-  }
-  if (file_is_quantized_) return SixteenBits(tensor);  // skipped by whoever quantized it
-  for (const std::string& module : skip_modules_) {
-    if (IsPartOf(module, tensor.name)) return SixteenBits(tensor);
-  }
-  return matrix_form_;
+  if (IsBitsAndBytes(tensor.type)) return StoredForm(tensor, Int8Threshold());
+  // In a file that is quantized: skipped by whoever did that.
+  return file_is_quantized_ || IsSkipped(tensor) ? SixteenBits(tensor) : matrix_form_;
+}
+
+WeightSpec Inventory::HeadFormOf(const TensorRef& tensor) const {
+  return IsSixteenBit(head_form_.format) || IsSkipped(tensor) ? SixteenBits(tensor) : head_form_;
 }
 
 const Weight* Inventory::Matrix(const std::string& name, int64_t n, int64_t k) {
@@ -143,8 +153,22 @@ const Weight* Inventory::Matrix(const std::string& name, int64_t n, int64_t k) {
 const Weight* Inventory::Head(const std::string& name, int64_t n, int64_t k) {
   const TensorRef* tensor = Find(name, {n, k});
   if (tensor == nullptr) return nullptr;
-  const bool quantized = IsBitsAndBytes(tensor->type);
-  return Add(tensor, MemoryKind::kWeights, quantized ? FormOf(*tensor) : SixteenBits(*tensor));
+  if (!IsBitsAndBytes(tensor->type)) return Add(tensor, MemoryKind::kWeights, HeadFormOf(*tensor));
+  const WeightSpec stored = StoredForm(*tensor, Int8Threshold());
+  if (!IsSixteenBit(head_form_.format) && head_form_.format != stored.format) {
+    status_ = Error(
+        absl::StatusCode::kInvalidArgument, "OPTION_OUT_OF_RANGE",
+        absl::StrCat("head is ", Name(head_form_.format), ", ", tensor->file, ": tensor \"", name,
+                     "\" is quantized already, to ", Name(stored.format), "; leave head out"),
+        "options.head");
+    return nullptr;
+  }
+  return Add(tensor, MemoryKind::kWeights, stored);
+}
+
+const Weight* Inventory::TokenTable(const std::string& name, int64_t n, int64_t k) {
+  const TensorRef* tensor = Find(name, {n, k});
+  return tensor == nullptr ? nullptr : Add(tensor, MemoryKind::kEmbeddings, HeadFormOf(*tensor));
 }
 
 const Weight* Inventory::Table(const std::string& name, int64_t n, int64_t k) {

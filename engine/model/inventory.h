@@ -5,7 +5,7 @@
 // Two arenas, so arranged that no array of a usual model is padded:
 //   weights    := codes of every matrix (64-aligned), scales (16), nested scales (4), tables (4),
 //                 vectors (4)
-//   embeddings := values of every table (64-aligned)
+//   embeddings := the same of every table
 #pragma once
 
 #include <cstdint>
@@ -59,14 +59,17 @@ class Inventory {
 
   // As the file is quantized, else in options.weights unless it is skipped.
   const Weight* Matrix(const std::string& name, int64_t n, int64_t k);
-  // As the file is quantized, else 16 bits; a weight.
+  // As the file is quantized, else as options.head says unless it is skipped. Head: a weight, which
+  // a file may not hold in another form than head asks for; TokenTable: an embedding.
   const Weight* Head(const std::string& name, int64_t n, int64_t k);
+  const Weight* TokenTable(const std::string& name, int64_t n, int64_t k);
   const Weight* Table(const std::string& name, int64_t n, int64_t k);  // 16 bits, an embedding
   const VectorView* Vector(const std::string& name, int64_t length);   // in the file's own type
   // `prefix`.weight and, if it has one, `prefix`.bias.
   Linear Projection(const std::string& prefix, int64_t n, int64_t k, bool has_bias);
 
-  // FAILED_PRECONDITION about the first tensor that did not match.
+  // About the first tensor that did not match: FAILED_PRECONDITION, or INVALID_ARGUMENT when it is
+  // options.head that the file is against.
   const absl::Status& status() const { return status_; }
 
   // --- used by Model, in this order ---
@@ -88,10 +91,15 @@ class Inventory {
   const TensorRef* Find(const std::string& name, std::initializer_list<int64_t> shape);
   const Weight* Add(const TensorRef* tensor, MemoryKind kind, const WeightSpec& spec);
 
-  const Checkpoint* checkpoint_;
+  bool IsSkipped(const TensorRef& tensor) const;
+  float Int8Threshold() const;  // the file's, or the usual one
   WeightSpec FormOf(const TensorRef& tensor) const;
+  WeightSpec HeadFormOf(const TensorRef& tensor) const;
 
-  WeightSpec matrix_form_;  // n and k unset
+  const Checkpoint* checkpoint_;
+  // n and k unset
+  WeightSpec matrix_form_;
+  WeightSpec head_form_;
   std::vector<std::string> skip_modules_;
   bool file_is_quantized_ = false;
   absl::Status status_;

@@ -43,7 +43,7 @@ BackendLimits DeviceLimits(const ModelConfig& config, const StepLimits& limits,
   device.max_k = std::max({config.hidden, config.ffn, config.num_heads * config.head_dim});
   device.max_vocab = row.has_kv_cache ? config.vocab : 0;
   device.max_samples = row.has_kv_cache ? limits.max_logit_rows : 0;
-  device.int8 = options.weights == WeightFormat::kInt8;
+  device.int8 = options.weights == WeightFormat::kInt8 || options.head == WeightFormat::kInt8;
   return device;
 }
 

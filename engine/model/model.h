@@ -29,8 +29,14 @@ class Workspace;
 
 struct ModelOptions {
   // kNf4, kFp4, kInt8 or kBf16; absent: as the file is quantized, else NF4. A quantized file keeps
-  // its own form: another one is refused, as skip_modules are, and the next two say nothing of it.
+  // its own form: another one is refused, as skip_modules are, and group_size and double_quant
+  // follow it where it has 4 bits.
   std::optional<WeightFormat> weights;
+  // kBf16 (16 bits), kInt8 or kNf4: lm_head and the token embeddings, which are one matrix in a
+  // tied model, where the file does not hold them quantized. An encoder's small tables of positions
+  // and types stay in 16 bits.
+  WeightFormat head = WeightFormat::kBf16;
+  // Of 4-bit weights and a 4-bit head.
   int32_t group_size = 64;
   bool double_quant = true;
   // Matrices that stay in 16 bits: those with one of these names in theirs, whole words between

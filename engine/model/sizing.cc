@@ -91,6 +91,10 @@ absl::StatusOr<ModelOptions> ResolveOptions(const ModelOptions& options, const M
   if (resolved.weights == WeightFormat::kF16) {
     return OutOfRange("options.weights", "weights is fp16, it may be nf4, fp4, int8 or bf16");
   }
+  if (options.head == WeightFormat::kF16 || options.head == WeightFormat::kFp4) {
+    return OutOfRange("options.head", absl::StrCat("head is ", Name(options.head),
+                                                   ", it may be nf4, int8 or bf16"));
+  }
   if (absl::Status status = FollowFile(quantized, options, &resolved); !status.ok()) return status;
   constexpr size_t kMaxSkipped = 1024;  // each is looked for in every tensor's name
   if (options.skip_modules.size() > kMaxSkipped) {

@@ -95,9 +95,24 @@ TEST(Commands, InspectShowsTensorsAndMemoryWithoutLoading) {
   EXPECT_THAT(nothing.output, HasSubstr("NOT_FOUND"));
 }
 
+TEST(Commands, InspectTellsTheHeadsForm) {
+  const Outcome usual = Nibble({"inspect", ModelPath("tiny_chat")});
+  EXPECT_THAT(usual.output, HasSubstr("double-quantized; head bf16; kv"));
+  const Outcome outcome = Nibble({"inspect", ModelPath("tiny_chat"), "--weights", "int8", "--head",
+                                  "nf4", "--group-size", "32"});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.output,
+              HasSubstr("memory plan (int8; head nf4 in groups of 32, double-quantized; kv"));
+  const Outcome wrong = Nibble({"inspect", ModelPath("tiny_chat"), "--head", "fp4"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_THAT(wrong.output, HasSubstr("head=fp4: want nf4, int8 or bf16"));
+}
+
 TEST(Commands, BenchModelMeasuresInProcess) {
-  const Outcome outcome = Nibble({"bench", "model", ModelPath("stories260k"), "--threads", "1"});
+  const Outcome outcome =
+      Nibble({"bench", "model", ModelPath("stories260k"), "--threads", "1", "--head", "int8"});
   EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_THAT(outcome.output, ::testing::ContainsRegex("head +int8"));
 }
 
 TEST(Commands, QuantizeWritesACheckpointOnce) {

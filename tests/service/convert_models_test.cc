@@ -22,6 +22,7 @@ TEST(ModelOptionsFromProto, AbsentIsTheDefault) {
   const absl::StatusOr<ModelOptions> options = Options("");
   ASSERT_TRUE(options.ok());
   EXPECT_FALSE(options->weights.has_value());
+  EXPECT_EQ(options->head, WeightFormat::kBf16);
   EXPECT_EQ(options->group_size, 64);
   EXPECT_TRUE(options->double_quant);
   EXPECT_FALSE(options->kv_dtype.has_value());
@@ -31,10 +32,11 @@ TEST(ModelOptionsFromProto, AbsentIsTheDefault) {
 
 TEST(ModelOptionsFromProto, KeepsEveryField) {
   const absl::StatusOr<ModelOptions> options = Options(
-      "weights: WEIGHT_FORMAT_BF16 group_size: 128 double_quant: false head: HEAD_FORMAT_BF16 "
+      "weights: WEIGHT_FORMAT_BF16 group_size: 128 double_quant: false head: HEAD_FORMAT_INT8 "
       "compute: COMPUTE_FP32 kv_dtype: KV_DTYPE_FP32 device: 'cpu' max_context: 10 kv_bytes: -3");
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->weights, WeightFormat::kBf16);
+  EXPECT_EQ(options->head, WeightFormat::kInt8);
   EXPECT_EQ(options->group_size, 128);
   EXPECT_FALSE(options->double_quant);
   EXPECT_EQ(options->kv_dtype, DType::kF32);
@@ -67,7 +69,7 @@ TEST(ModelOptionsFromProto, RefusesUnknownValues) {
   weights.set_weights(static_cast<v1::WeightFormat>(77));
   compute.set_compute(static_cast<v1::Compute>(77));
   kv.set_kv_dtype(static_cast<v1::KvDtype>(77));
-  head.set_head(static_cast<v1::HeadFormat>(2));
+  head.set_head(static_cast<v1::HeadFormat>(4));
   EXPECT_EQ(FieldOf(FromProto(weights, "cpu", Compute::kFp32).status()), "options.weights");
   EXPECT_EQ(FieldOf(FromProto(compute, "cpu", Compute::kFp32).status()), "options.compute");
   EXPECT_EQ(FieldOf(FromProto(kv, "cpu", Compute::kFp32).status()), "options.kv_dtype");
@@ -111,6 +113,7 @@ TEST(ModelToProto, DescribesAnEmbeddingModel) {
   EXPECT_EQ(proto.weights(), v1::WEIGHT_FORMAT_NF4);
   EXPECT_EQ(proto.group_size(), 64);
   EXPECT_TRUE(proto.double_quant());
+  EXPECT_EQ(proto.head(), v1::HEAD_FORMAT_BF16);
   EXPECT_EQ(proto.kv_dtype(), v1::KV_DTYPE_UNSPECIFIED);
   EXPECT_EQ(proto.dimensions(), 64);
   EXPECT_EQ(proto.max_seq_length(), 128);
@@ -135,6 +138,21 @@ TEST(ModelToProto, SixteenBitWeightsHaveNoGroups) {
   EXPECT_EQ(proto.group_size(), 0);
   EXPECT_FALSE(proto.double_quant());
   EXPECT_EQ(proto.kv_dtype(), v1::KV_DTYPE_FP16);
+}
+
+TEST(ModelToProto, TellsTheHeadsFormAndItsGroups) {
+  ModelDescription model = Bert();
+  model.options.weights = WeightFormat::kBf16;
+  model.options.head = WeightFormat::kInt8;
+  v1::Model proto;
+  ToProto(model, &proto);
+  EXPECT_EQ(proto.head(), v1::HEAD_FORMAT_INT8);
+  EXPECT_EQ(proto.group_size(), 0);
+  model.options.head = WeightFormat::kNf4;
+  ToProto(model, &proto);
+  EXPECT_EQ(proto.head(), v1::HEAD_FORMAT_NF4);
+  EXPECT_EQ(proto.group_size(), 64);
+  EXPECT_TRUE(proto.double_quant());
 }
 
 TEST(GetMemoryToProto, TheEntriesSumToWhatIsUsed) {

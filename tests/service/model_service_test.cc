@@ -107,6 +107,31 @@ TEST_F(ModelServiceTest, LoadsServesAndUnloads) {
   EXPECT_EQ(server_.Health("nibble.v1.Inference"), HealthCheckResponse::SERVING);
 }
 
+TEST_F(ModelServiceTest, LoadsAHeadInTheFormAskedForAndTellsIt) {
+  v1::LoadOptions options;
+  options.set_head(v1::HEAD_FORMAT_NF4);
+  v1::EstimateModelResponse sixteen, planned;
+  ASSERT_TRUE(Estimate("tiny_chat", &sixteen).ok());
+  ASSERT_TRUE(Estimate("tiny_chat", &planned, options).ok());
+  EXPECT_EQ(sixteen.model().head(), v1::HEAD_FORMAT_BF16);
+  EXPECT_EQ(planned.model().head(), v1::HEAD_FORMAT_NF4);
+  EXPECT_LT(planned.total_bytes(), sixteen.total_bytes());
+  const int64_t before = Used();
+  ASSERT_TRUE(Load("m", "tiny_chat", options).status.ok());
+  EXPECT_EQ(Used() - before, planned.total_bytes());
+  grpc::ClientContext context;
+  v1::GetModelRequest request;
+  v1::GetModelResponse response;
+  request.set_name("m");
+  ASSERT_TRUE(server_.models().GetModel(&context, request, &response).ok());
+  EXPECT_EQ(response.model().head(), v1::HEAD_FORMAT_NF4);
+
+  options.set_head(static_cast<v1::HeadFormat>(9));
+  const grpc::Status refused = Load("x", "tiny_chat", options).status;
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(refused.error_message(), HasSubstr("options.head: value 9 is not known"));
+}
+
 TEST_F(ModelServiceTest, ListsAndDescribesWhatIsLoaded) {
   ASSERT_TRUE(Load("b", "tiny_bert").status.ok());
   grpc::ClientContext list_context, get_context, none_context;

@@ -75,7 +75,14 @@ std::vector<Form> Forms() {
     options.double_quant = double_quant;
     return options;
   };
+  const auto with_head = [](WeightFormat head) {
+    ModelOptions options;
+    options.head = head;
+    return options;
+  };
   return {{"stories260k", "nf4", of(WeightFormat::kNf4)},
+          {"stories260k", "head nf4", with_head(WeightFormat::kNf4)},
+          {"tiny_chat", "head int8", with_head(WeightFormat::kInt8)},
           {"stories260k", "nf4 without double quantization", of(WeightFormat::kNf4, false)},
           {"stories260k", "fp4", of(WeightFormat::kFp4)},
           {"stories260k", "int8", of(WeightFormat::kInt8)},
@@ -113,18 +120,23 @@ TEST_F(CudaModelTest, AnswersAsTheCpuDoesInEveryFormAndMode) {
 TEST_F(CudaModelTest, EmbedsAsTheCpuDoes) {
   const std::vector<std::vector<int32_t>> inputs = {
       {2, 10, 20, 30, 40, 50, 60, 3}, {2, 3}, {2, 7, 7, 3}};
-  const LoadedModel cpu = OnCpu("tiny_bert");
-  const auto want = Encode(cpu.model.get(), inputs, Pooling::kMean, true);
-  for (const Compute compute : {Compute::kFp32, Compute::kBf16}) {
-    const LoadedModel gpu = OnGpu("tiny_bert", compute);
-    for (int time = 0; time < 3; ++time) {
-      const auto got = Encode(gpu.model.get(), inputs, Pooling::kMean, true);
-      // Components of unit vectors, after layer norms that keep errors at the products' own: some
-      // 2^-20 in fp32, 2^-9 in 16 bits.
-      const float bound = compute == Compute::kFp32 ? 2e-5f : 5e-3f;
-      for (size_t i = 0; i < inputs.size(); ++i) {
-        for (size_t j = 0; j < want[i].size(); ++j) {
-          ASSERT_NEAR(got[i][j], want[i][j], bound) << Name(compute) << " " << i << " " << j;
+  for (const WeightFormat head : {WeightFormat::kBf16, WeightFormat::kNf4, WeightFormat::kInt8}) {
+    ModelOptions options;
+    options.head = head;
+    const LoadedModel cpu = OnCpu("tiny_bert", options);
+    const auto want = Encode(cpu.model.get(), inputs, Pooling::kMean, true);
+    for (const Compute compute : {Compute::kFp32, Compute::kBf16}) {
+      const LoadedModel gpu = OnGpu("tiny_bert", compute, options);
+      for (int time = 0; time < 3; ++time) {
+        const auto got = Encode(gpu.model.get(), inputs, Pooling::kMean, true);
+        // Components of unit vectors, after layer norms that keep errors at the products' own: some
+        // 2^-20 in fp32, 2^-9 in 16 bits.
+        const float bound = compute == Compute::kFp32 ? 2e-5f : 5e-3f;
+        for (size_t i = 0; i < inputs.size(); ++i) {
+          for (size_t j = 0; j < want[i].size(); ++j) {
+            ASSERT_NEAR(got[i][j], want[i][j], bound)
+                << Name(head) << " " << Name(compute) << " " << i << " " << j;
+          }
         }
       }
     }

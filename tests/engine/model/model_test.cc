@@ -38,6 +38,9 @@ std::vector<ModelOptions> ManyOptions() {
     for (const int32_t group_size : {32, 64, 4096}) {
       for (const bool double_quant : {true, false}) {
         all.push_back({.weights = weights,
+                       .head = group_size == 32   ? WeightFormat::kNf4
+                               : group_size == 64 ? WeightFormat::kInt8
+                                                  : WeightFormat::kBf16,
                        .group_size = group_size,
                        .double_quant = double_quant,
                        .kv_dtype = double_quant ? DType::kF32 : DType::kF16,

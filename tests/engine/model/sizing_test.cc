@@ -30,6 +30,7 @@ constexpr int64_t kPageBytes = 2 * 2 * 16 * 2 * 2 * 16;
 TEST(ResolveOptions, FillsInTheContractsDefaults) {
   ModelConfig config = SmallConfig();
   EXPECT_EQ(ResolveOptions({}, config, nullptr)->weights, WeightFormat::kNf4);
+  EXPECT_EQ(ResolveOptions({}, config, nullptr)->head, WeightFormat::kBf16);
   EXPECT_EQ(ResolveOptions({}, config, nullptr)->max_context, 2048);
   EXPECT_EQ(ResolveOptions({}, config, nullptr)->kv_dtype, DType::kF16);
   config.dtype = DType::kBF16;
@@ -45,6 +46,8 @@ TEST(ResolveOptions, NeverGivesMoreContextThanTheModelHas) {
 TEST(ResolveOptions, RefusesWhatIsOutOfRangeByField) {
   const std::pair<ModelOptions, std::string> wrong[] = {
       {{.weights = WeightFormat::kF16}, "options.weights"},
+      {{.head = WeightFormat::kF16}, "options.head"},
+      {{.head = WeightFormat::kFp4}, "options.head"},
       {{.group_size = 48}, "options.group_size"},
       {{.group_size = 0}, "options.group_size"},
       {{.max_context = -1}, "options.max_context"},
@@ -72,6 +75,7 @@ TEST(ResolveOptions, FollowsAFileThatIsQuantized) {
   EXPECT_EQ(resolved->group_size, 128);
   EXPECT_FALSE(resolved->double_quant);
   EXPECT_TRUE(ResolveOptions({.weights = WeightFormat::kFp4}, SmallConfig(), &tensor).ok());
+  EXPECT_TRUE(ResolveOptions({.head = WeightFormat::kNf4}, SmallConfig(), &tensor).ok());
   const std::pair<ModelOptions, std::string> against[] = {
       {{.weights = WeightFormat::kNf4}, "options.weights"},
       {{.weights = WeightFormat::kBf16}, "options.weights"},
