@@ -61,7 +61,10 @@ struct ByteRows {
   int64_t block;
 };
 constexpr int64_t kByteBlock = 64, kShortByteBlock = 32;
-constexpr int64_t ByteStride(int64_t k) { return (k + kByteBlock - 1) / kByteBlock * kByteBlock; }
+// An odd number of cache lines, so that neighbouring rows do not fall on the same sets of a cache.
+constexpr int64_t ByteStride(int64_t k) {
+  return ((k + kByteBlock - 1) / kByteBlock | 1) * kByteBlock;
+}
 
 // out[m, first_n + i] (+)= Σ_k x[m,k]·w + bias for the lanes of one super panel; see packing.h.
 struct MatMulTask {

@@ -39,7 +39,7 @@ constexpr int kInt8MaxRows = 12;
 // … kByteMaxRows.
 constexpr int kBytePanelsOfOne = 8;
 constexpr int kBytePanelsOfFew = 4;
-constexpr int kBytePanelsOfMany = 4;
+constexpr int kBytePanelsOfMany = 2;
 constexpr int kByteMaxRows = 6;
 
 inline V16 Set1(float x) { return {_mm512_set1_ps(x)}; }

@@ -21,6 +21,7 @@ namespace {
 
 constexpr float kSmallestStat = 0x1p-100f;
 constexpr int32_t kNibbles = 0x0f0f0f0f;
+constexpr int64_t kQuad = 4;  // k values that one instruction multiplies
 
 // Up to 16 values of x: [count], zeros beyond.
 inline V16 LoadUpTo(const float* x, int64_t count) {
@@ -81,56 +82,12 @@ inline ByteCodes ByteCodesOf(const float* codebook) {
   return result;
 }
 
-// The codes of 8 k of a panel as bytes: k 0, 2, 4, 6 of each row, and k 1, 3, 5, 7.
-struct ByteLine {
-  I16 even, odd;
-};
-
-// Lines straight from the packed codes.
-class PackedLines {
- public:
-  PackedLines(const MatMulTask& task, const ByteCodes& codes)
-      : codebook_(LoadByteCodebook(codes.codes)),
-        codes_(static_cast<const char*>(task.codes)),
-        panels_(task.panels) {}
-
-  inline ByteLine At(int64_t line, int64_t panel) const {
-    const char* at = codes_ + (line * panels_ + panel) * kLineBytes;
-    const I16 code = LoadI(at);
-    Prefetch(at + kPrefetchBytes);
-    return {LookupBytes(codebook_, AndI(code, SetI(kNibbles))),
-            LookupBytes(codebook_, AndI(ShiftRight<4>(code), SetI(kNibbles)))};
-  }
-  // The same from line `first` on.
-  PackedLines From(int64_t first) const {
-    PackedLines lines = *this;
-    lines.codes_ += first * panels_ * kLineBytes;
-    return lines;
-  }
-
- private:
-  ByteCodebook codebook_;
-  const char* codes_;
-  int64_t panels_;
-};
-
-// Lines that were decoded.
-struct DecodedLines {
-  const char* bytes;  // [lines][panels][even, odd][64]
-  int64_t panels;
-
-  inline ByteLine At(int64_t line, int64_t panel) const {
-    const char* at = bytes + (line * panels + panel) * 2 * kLineBytes;
-    return {LoadI(at), LoadI(at + kLineBytes)};
-  }
-};
-
 // Some consecutive k of some rows times one super panel.
-template <typename Lines>
 struct ByteChunk {
   int64_t panels;
   int64_t rows;
-  Lines lines;          // from the chunk's first k on
+  const char* codes;  // from the chunk's first k on
+  ByteCodebook codebook;
   ByteRows x;           // from its first row on
   int64_t first_block;  // of x
   int64_t blocks;
@@ -138,13 +95,50 @@ struct ByteChunk {
   float* acc;           // [rows][panels][16]
 };
 
-// Adds one block of k to acc.
-template <int kPanels, int kRows, typename Lines>
-inline void AddByteBlock(const ByteChunk<Lines>& chunk, int64_t panel, int64_t row, int64_t b) {
+// A line of a panel is two quads of bytes: k 0, 2, 4, 6 of each row, and k 1, 3, 5, 7. It is read
+// once for either, which leaves the registers to the sums. A narrow block skips the other panels'
+// lines, and looks as much further ahead.
+template <int kPanels>
+inline void EvenQuads(const ByteChunk& chunk, const char* codes, I16 (&w)[kPanels]) {
+  const int64_t ahead = kPrefetchBytes / kPanels * chunk.panels;
+#pragma GCC unroll 8
+  for (int p = 0; p < kPanels; ++p) {
+    const char* at = codes + p * kLineBytes;
+    Prefetch(at + ahead);
+    w[p] = LookupBytes(chunk.codebook, AndI(LoadI(at), SetI(kNibbles)));
+  }
+}
+template <int kPanels>
+inline void OddQuads(const ByteChunk& chunk, const char* codes, I16 (&w)[kPanels]) {
+#pragma GCC unroll 8
+  for (int p = 0; p < kPanels; ++p) {
+    const I16 line = LoadI(codes + p * kLineBytes);
+    w[p] = LookupBytes(chunk.codebook, AndI(ShiftRight<4>(line), SetI(kNibbles)));
+  }
+}
+
+// t[p][r] += four k of panel p times those of row r.
+template <int kPanels, int kRows>
+inline void AddQuads(const I16 (&w)[kPanels], const int8_t* x, int64_t x_stride,
+                     I16 (&t)[kPanels][kRows]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    const ByteFactor xr = SetBytes(x + r * x_stride);
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p) t[p][r] = DotBytes(t[p][r], w[p], xr);
+  }
+}
+
+// Adds block b of the chunk.
+template <int kPanels, int kRows>
+inline void AddByteBlock(const ByteChunk& chunk, int64_t panel, int64_t row, int64_t b,
+                         V16 (&acc)[kPanels][kRows]) {
   const int64_t x_stride = chunk.x.stride, block = chunk.x.block;
   const int64_t blocks_of_row = x_stride / block;
   const int64_t first_block = row * blocks_of_row + chunk.first_block + b;
   const int8_t* x = chunk.x.codes + row * x_stride + (chunk.first_block + b) * block;
+  const int64_t line_stride = chunk.panels * kLineBytes;
+  const char* codes = chunk.codes + b * (block / kLineValues) * line_stride + panel * kLineBytes;
   I16 t[kPanels][kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -152,116 +146,94 @@ inline void AddByteBlock(const ByteChunk<Lines>& chunk, int64_t panel, int64_t r
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) t[p][r] = start;
   }
-  const int64_t lines = block / kLineValues;
-  for (int64_t line = b * lines; line < (b + 1) * lines; ++line) {
-    ByteLine w[kPanels];
-#pragma GCC unroll 8
-    for (int p = 0; p < kPanels; ++p) w[p] = chunk.lines.At(line, panel + p);
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      const ByteFactor even = SetBytes(x + r * x_stride);
-#pragma GCC unroll 8
-      for (int p = 0; p < kPanels; ++p) t[p][r] = DotBytes(t[p][r], w[p].even, even);
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      const ByteFactor odd = SetBytes(x + r * x_stride + kLineValues / 2);
-#pragma GCC unroll 8
-      for (int p = 0; p < kPanels; ++p) t[p][r] = DotBytes(t[p][r], w[p].odd, odd);
-    }
-    x += kLineValues;
+  for (int64_t line = 0; line < block / kLineValues; ++line, x += kLineValues) {
+    I16 w[kPanels];
+    EvenQuads(chunk, codes, w);
+    AddQuads(w, x, x_stride, t);
+    OddQuads(chunk, codes, w);
+    AddQuads(w, x + kQuad, x_stride, t);
+    codes += line_stride;
   }
   const float* scales = chunk.scales + (b * chunk.panels + panel) * kLanes;
-  float* acc = chunk.acc + (row * chunk.panels + panel) * kLanes;
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     const V16 x_scale = Set1(chunk.x.scales[first_block + r * blocks_of_row]);
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
-      float* at = acc + (r * chunk.panels + p) * kLanes;
       const V16 scale = Mul(x_scale, Load(scales + p * kLanes));
-      Store(at, Fma(ToFloat(t[p][r]), scale, Load(at)));
+      acc[p][r] = Fma(ToFloat(t[p][r]), scale, acc[p][r]);
     }
   }
 }
 
-struct ByteKind {
+// acc stays in registers through a chunk: in memory it would wait for itself at every block.
+struct FourBitInt8Kind {
   static constexpr int kMaxRows = kByteMaxRows;
   static constexpr int PanelsOf(int rows) {
     return rows == 1 ? kBytePanelsOfOne : rows <= 3 ? kBytePanelsOfFew : kBytePanelsOfMany;
   }
-  template <int kPanels, int kRows, typename Lines>
-  static void Block(const ByteChunk<Lines>& chunk, int64_t panel, int64_t row) {
-    for (int64_t b = 0; b < chunk.blocks; ++b) AddByteBlock<kPanels, kRows>(chunk, panel, row, b);
-  }
-};
-
-// Weight scales of the blocks of x that lie in a chunk, asked for ascending.
-class BlockScales {
- public:
-  explicit BlockScales(const MatMulTask& task) : task_(task), scales_(task, 0) {}
-
-  // out: [blocks][panels][16].
-  void Read(int64_t first_block, int64_t blocks, float* out) {
-    const int64_t blocks_of_group = task_.group_size / task_.bytes.block;
-    for (int64_t b = first_block; b < first_block + blocks; ++b) {
-      for (int64_t p = 0; p < task_.panels; ++p, out += kLanes) {
-        Store(out, scales_.At(p, b / blocks_of_group));
-      }
+  template <int kPanels, int kRows>
+  [[gnu::noinline]] static void Block(const ByteChunk& chunk, int64_t panel, int64_t row) {
+    float* const at = chunk.acc + (row * chunk.panels + panel) * kLanes;
+    V16 acc[kPanels][kRows];
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int p = 0; p < kPanels; ++p) acc[p][r] = Load(at + (r * chunk.panels + p) * kLanes);
+    }
+    for (int64_t b = 0; b < chunk.blocks; ++b) {
+      AddByteBlock<kPanels, kRows>(chunk, panel, row, b, acc);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int p = 0; p < kPanels; ++p) Store(at + (r * chunk.panels + p) * kLanes, acc[p][r]);
     }
   }
-
- private:
-  const MatMulTask& task_;
-  PanelScales scales_;
 };
 
-constexpr int64_t kByteChunk = 256;  // k
-constexpr int64_t kCrowdRows = 128;  // that share what was decoded
-constexpr int64_t kMaxChunkBlocks = kByteChunk / kShortByteBlock;
+constexpr int64_t kByteChunk = 4096;  // k
+constexpr int64_t kManyRows = 128;    // at a time
 
-// bytes: [lines][panels][even, odd][64].
-inline void DecodeLines(const PackedLines& lines, int64_t panels, int64_t count, char* bytes) {
-  for (int64_t line = 0; line < count; ++line) {
-    for (int64_t p = 0; p < panels; ++p, bytes += 2 * kLineBytes) {
-      const ByteLine w = lines.At(line, p);
-      StoreI(bytes, w.even);
-      StoreI(bytes + kLineBytes, w.odd);
+// The weight scales of `blocks` blocks of x from `first` on. out: [blocks][panels][16].
+inline void ReadBlockScales(const MatMulTask& task, int64_t first, int64_t blocks,
+                            PanelScales* scales, float* out) {
+  const int64_t blocks_of_group = task.group_size / task.bytes.block;
+  for (int64_t b = first; b < first + blocks; ++b) {
+    for (int64_t p = 0; p < task.panels; ++p, out += kLanes) {
+      Store(out, scales->At(p, b / blocks_of_group));
     }
   }
 }
 
-// At most kRows rows from `first` on: few, whose lines are decoded as they are multiplied, or a
-// crowd, for which they are decoded once.
+// Rows [first, first + rows), at most kRows.
 template <int64_t kRows>
 void FourBitInt8Rows(const MatMulTask& task, int64_t first, int64_t rows) {
-  constexpr bool kDecoded = kRows > kByteMaxRows;
+  constexpr int64_t kBlocks = kByteChunk / kShortByteBlock;
   alignas(kLineBytes) float acc[kRows * kMaxPanels * kLanes];
-  alignas(kLineBytes) float scales[kMaxChunkBlocks * kMaxPanels * kLanes];
-  alignas(kLineBytes) char bytes[kDecoded ? kByteChunk / 8 * kMaxPanels * 2 * kLineBytes : 1];
+  alignas(kLineBytes) float scales[kBlocks * kMaxPanels * kLanes];
   for (int64_t i = 0; i < rows * task.panels; ++i) Store(acc + i * kLanes, Zero());
-  const ByteRows x = {task.bytes.codes + first * task.bytes.stride,
-                      task.bytes.scales + first * (task.bytes.stride / task.bytes.block),
-                      task.bytes.sums + first * (task.bytes.stride / task.bytes.block),
-                      task.bytes.stride, task.bytes.block};
+  const ByteRows& x = task.bytes;
+  const int64_t blocks_of_row = x.stride / x.block;
   const ByteCodes codes = ByteCodesOf(task.codebook);
-  const PackedLines packed(task, codes);
-  BlockScales block_scales(task);
+  PanelScales panel_scales(task, 0);
+  ByteChunk chunk = {task.panels,
+                     rows,
+                     static_cast<const char*>(task.codes),
+                     LoadByteCodebook(codes.codes),
+                     {x.codes + first * x.stride, x.scales + first * blocks_of_row,
+                      x.sums + first * blocks_of_row, x.stride, x.block},
+                     0,
+                     0,
+                     scales,
+                     acc};
   for (int64_t k = 0; k < task.k; k += kByteChunk) {
     const int64_t count = task.k - k < kByteChunk ? task.k - k : kByteChunk;
-    const int64_t first_block = k / x.block, blocks = count / x.block;
-    const PackedLines lines = packed.From(k / kLineValues);
-    block_scales.Read(first_block, blocks, scales);
-    if constexpr (kDecoded) {
-      DecodeLines(lines, task.panels, count / kLineValues, bytes);
-      const ByteChunk<DecodedLines> chunk = {
-          task.panels, rows, {bytes, task.panels}, x, first_block, blocks, scales, acc};
-      Product<ByteKind>(&chunk);
-    } else {
-      const ByteChunk<PackedLines> chunk = {task.panels, rows,   lines,  x,
-                                            first_block, blocks, scales, acc};
-      Product<ByteKind>(&chunk);
-    }
+    chunk.first_block = k / x.block;
+    chunk.blocks = count / x.block;
+    ReadBlockScales(task, chunk.first_block, chunk.blocks, &panel_scales, scales);
+    Product<FourBitInt8Kind>(&chunk);
+    chunk.codes += count / kLineValues * task.panels * kLineBytes;
   }
   for (int64_t i = 0; i < rows * task.panels; ++i) {
     const V16 sum = Mul(Load(acc + i * kLanes), Set1(codes.largest));
@@ -271,10 +243,9 @@ void FourBitInt8Rows(const MatMulTask& task, int64_t first, int64_t rows) {
 
 void FourBitInt8(const MatMulTask* task) {
   if (task->rows <= kByteMaxRows) return FourBitInt8Rows<kByteMaxRows>(*task, 0, task->rows);
-  const int64_t crowds = (task->rows + kCrowdRows - 1) / kCrowdRows;
-  for (int64_t i = 0; i < crowds; ++i) {
-    const int64_t first = i * task->rows / crowds;
-    FourBitInt8Rows<kCrowdRows>(*task, first, (i + 1) * task->rows / crowds - first);
+  for (int64_t first = 0; first < task->rows; first += kManyRows) {
+    const int64_t left = task->rows - first;
+    FourBitInt8Rows<kManyRows>(*task, first, left < kManyRows ? left : kManyRows);
   }
 }
 

@@ -2,12 +2,10 @@
 // codes once a call, integer sums are exact in any order, and what is no integer has one order.
 #pragma once
 
-#include "kernels/cpu/lanes_matmul.inl"
+#include "kernels/cpu/lanes_bytes.inl"
 
 namespace nibble {
 namespace {
-
-constexpr int64_t kQuad = 4;  // k values of one line of INT8 codes
 
 // x rounded to fp16, or x itself where fp16 has no finite value for it.
 inline V16 RoundedInput(V16 x) {
