@@ -6,6 +6,7 @@
 namespace nibble {
 
 int RunBenchModel(const Arguments& args);
+int RunBenchKernels(const Arguments& args);
 int RunBenchServe(const Arguments& args);
 
 }  // namespace nibble
