@@ -207,7 +207,10 @@ inline I16 DotSigned(I16 sum, I16 a, const SignedBytes& b) {
 inline Codebook LoadCodebook(const float* table) { return {_mm512_loadu_ps(table)}; }
 // table[low 4 bits of each lane]; the permutation ignores the other bits.
 inline V16 Lookup(Codebook table, I16 code) { return {_mm512_permutexvar_ps(code.v, table.v)}; }
-inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+// Inlined by force: GCC takes a call of it for one without effect.
+__attribute__((always_inline)) inline void Prefetch(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
 
 }  // namespace
 }  // namespace nibble

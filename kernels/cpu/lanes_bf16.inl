@@ -118,21 +118,151 @@ void Bf16Block(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
   }
 }
 
+// A step is a group: t = Σ x·code, dwords of x ascending; then sum += t·scale, fused.
+template <int kRows>
+class FourBitBf16Rows {
+ public:
+  FourBitBf16Rows(const MatMulTask& task, int64_t first_row)
+      : task_(task),
+        x_(task.bf16.pairs + first_row * task.bf16.stride),
+        codebook_(LoadBf16Codebook(task.codebook)),
+        scales_(task, 0),
+        sums_(task, first_row) {}
+
+  int64_t NumSteps() const { return task_.k / task_.group_size; }
+  void Finish() { sums_.Finish(); }
+
+  // Group g of kPanels panels.
+  template <int kPanels>
+  inline void Step(int64_t g, int64_t panel) {
+    const int64_t lines = task_.group_size / kLineValues;
+    const int64_t line_stride = task_.panels * kLineBytes;
+    const int64_t x_stride = task_.bf16.stride;
+    const char* codes =
+        static_cast<const char*>(task_.codes) + g * lines * line_stride + panel * kLineBytes;
+    const uint32_t* x = x_ + g * lines * kLinePairs;
+    V16 t[kPanels][kRows];
+    for (auto& sums : t) {
+      for (V16& lane_sum : sums) lane_sum = Zero();
+    }
+    for (int64_t line = 0; line < lines; ++line) {
+      I16 code[kPanels];
+      for (int p = 0; p < kPanels; ++p) {
+        code[p] = LoadI(codes + p * kLineBytes);
+        Prefetch(codes + p * kLineBytes + kPrefetchBytes);
+      }
+      codes += line_stride;
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < kLinePairs; ++j) {
+        I16 w[kPanels];
+        for (int p = 0; p < kPanels; ++p) {
+          w[p] = LookupBf16(codebook_, code[p]);
+          code[p] = ShiftHalvesRight<4>(code[p]);
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+          const I16 xk = SetI(static_cast<int32_t>(x[r * x_stride + j]));
+#pragma GCC unroll 8
+          for (int p = 0; p < kPanels; ++p) t[p][r] = DotBf16(t[p][r], w[p], xk);
+        }
+      }
+      x += kLinePairs;
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p) {
+      const V16 scale = scales_.At(panel + p, g);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        V16& sum = sums_.At(panel + p, r);
+        sum = Fma(t[p][r], scale, sum);
+      }
+    }
+  }
+
+ private:
+  const MatMulTask& task_;
+  const uint32_t* x_;
+  const Bf16Codebook codebook_;
+  PanelScales scales_;
+  Sums<kRows> sums_;
+};
+
+// A step is some k: sum += x·w over the dwords of x ascending; a row of weights beyond K counts as
+// zero.
+template <int kRows>
+class Bf16WeightRows {
+ public:
+  Bf16WeightRows(const MatMulTask& task, int64_t first_row)
+      : task_(task), x_(task.bf16.pairs + first_row * task.bf16.stride), sums_(task, first_row) {}
+
+  int64_t NumSteps() const { return (task_.k + kHalfStep - 1) / kHalfStep; }
+  void Finish() { sums_.Finish(); }
+
+  template <int kPanels>
+  inline void Step(int64_t step, int64_t panel) {
+    const int64_t begin = step * kHalfStep;
+    const int64_t end = begin + kHalfStep < task_.k ? begin + kHalfStep : task_.k;
+    V16 sum[kPanels][kRows];
+    sums_.Load(panel, sum);
+    for (int64_t k = begin; k < end; k += kLineValues) {
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < kLinePairs; ++j) {
+        I16 w[kPanels];
+        Weights(k + j, panel, w);
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+          const uint32_t pair = x_[r * task_.bf16.stride + k / 2 + j];
+          const I16 xk = SetI(static_cast<int32_t>(pair));
+#pragma GCC unroll 8
+          for (int p = 0; p < kPanels; ++p) sum[p][r] = DotBf16(sum[p][r], w[p], xk);
+        }
+      }
+    }
+    sums_.Store(panel, sum);
+  }
+
+ private:
+  // The weights of k and k + 4 of each panel.
+  template <int kPanels>
+  inline void Weights(int64_t k, int64_t panel, I16 (&w)[kPanels]) const {
+    const int64_t stride = task_.panels * kLanes;
+    const int64_t upper = k + kLinePairs;
+    const uint16_t* at = static_cast<const uint16_t*>(task_.codes) + panel * kLanes;
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p, at += kLanes) {
+      w[p] = k >= task_.k ? SetI(0)
+                          : InterleaveHalves(at + k * stride,
+                                             upper < task_.k ? at + upper * stride : nullptr);
+      if (p % 2 != 0) continue;
+      Prefetch(at + k * stride + kPrefetchBytes);
+      Prefetch(at + upper * stride + kPrefetchBytes);
+    }
+  }
+
+  const MatMulTask& task_;
+  const uint32_t* x_;
+  Sums<kRows> sums_;
+};
+
 struct FourBitBf16Kind : FloatKind {
   template <int kPanels, int kRows>
   static void Block(const MatMulTask& task, int64_t panel, int64_t row) {
     FourBitBf16Block<kPanels, kRows>(task, panel, row);
   }
+  template <int kRows>
+  using Rows = FourBitBf16Rows<kRows>;
 };
 struct Bf16Kind : FloatKind {
   template <int kPanels, int kRows>
   static void Block(const MatMulTask& task, int64_t panel, int64_t row) {
     Bf16Block<kPanels, kRows>(task, panel, row);
   }
+  template <int kRows>
+  using Rows = Bf16WeightRows<kRows>;
 };
 
 void FourBitBf16(const MatMulTask* task) { FourBitProduct<FourBitBf16Kind>(task); }
-void HalfBf16(const MatMulTask* task) { Product<Bf16Kind>(task); }
+void HalfBf16(const MatMulTask* task) { FloatProduct<Bf16Kind>(task); }
 
 }  // namespace
 }  // namespace nibble

@@ -156,6 +156,154 @@ void HalfBlock(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
   }
 }
 
+// kRows rows of x times all panels of a super panel, in steps of some k: weights are read in the
+// order they lie in memory, and sums wait in the first cache between steps.
+template <int kRows>
+class Sums {
+ public:
+  Sums(const MatMulTask& task, int64_t first_row) : task_(task), first_row_(first_row) {
+    for (int64_t p = 0; p < task.panels; ++p) {
+      for (V16& sum : at_[p]) sum = Zero();
+    }
+  }
+  V16& At(int64_t p, int64_t r) { return at_[p][r]; }
+  // Those of panels panel … panel + kPanels - 1.
+  template <int kPanels>
+  inline void Load(int64_t panel, V16 (&sum)[kPanels][kRows]) const {
+    for (int p = 0; p < kPanels; ++p) {
+      for (int r = 0; r < kRows; ++r) sum[p][r] = at_[panel + p][r];
+    }
+  }
+  template <int kPanels>
+  inline void Store(int64_t panel, const V16 (&sum)[kPanels][kRows]) {
+    for (int p = 0; p < kPanels; ++p) {
+      for (int r = 0; r < kRows; ++r) at_[panel + p][r] = sum[p][r];
+    }
+  }
+  void Finish() {
+    for (int64_t p = 0; p < task_.panels; ++p) {
+      for (int64_t r = 0; r < kRows; ++r) nibble::Finish(task_, p, first_row_ + r, at_[p][r]);
+    }
+  }
+
+ private:
+  const MatMulTask& task_;
+  const int64_t first_row_;
+  V16 at_[kMaxPanels][kRows];
+};
+
+// A step is a group: t = Σ x[k]·code, k ascending; then sum += t·scale, all fused.
+template <int kRows>
+class FourBitRows {
+ public:
+  FourBitRows(const MatMulTask& task, int64_t first_row)
+      : task_(task),
+        x_(task.x + first_row * task.x_stride),
+        codebook_(LoadCodebook(task.codebook)),
+        scales_(task, 0),
+        sums_(task, first_row) {}
+
+  int64_t NumSteps() const { return task_.k / task_.group_size; }
+  void Finish() { sums_.Finish(); }
+
+  // Group g of kPanels panels.
+  template <int kPanels>
+  inline void Step(int64_t g, int64_t panel) {
+    const int64_t lines = task_.group_size / kLineValues;
+    const int64_t line_stride = task_.panels * kLineBytes;
+    const char* codes =
+        static_cast<const char*>(task_.codes) + g * lines * line_stride + panel * kLineBytes;
+    const float* x = x_ + g * task_.group_size;
+    V16 t[kPanels][kRows];
+    for (auto& sums : t) {
+      for (V16& lane_sum : sums) lane_sum = Zero();
+    }
+    for (int64_t line = 0; line < lines; ++line) {
+      I16 code[kPanels];
+      for (int p = 0; p < kPanels; ++p) {
+        code[p] = LoadI(codes + p * kLineBytes);
+        Prefetch(codes + p * kLineBytes + kPrefetchBytes);
+      }
+      codes += line_stride;
+#pragma GCC unroll 8
+      for (int64_t j = 0; j < kLineValues; ++j) {
+        V16 w[kPanels];
+        for (int p = 0; p < kPanels; ++p) {
+          w[p] = Lookup(codebook_, code[p]);
+          code[p] = ShiftRight<4>(code[p]);
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+          const V16 xk = Set1(x[r * task_.x_stride + j]);
+#pragma GCC unroll 8
+          for (int p = 0; p < kPanels; ++p) t[p][r] = Fma(w[p], xk, t[p][r]);
+        }
+      }
+      x += kLineValues;
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p) {
+      const V16 scale = scales_.At(panel + p, g);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        V16& sum = sums_.At(panel + p, r);
+        sum = Fma(t[p][r], scale, sum);
+      }
+    }
+  }
+
+ private:
+  const MatMulTask& task_;
+  const float* x_;
+  const Codebook codebook_;
+  PanelScales scales_;
+  Sums<kRows> sums_;
+};
+
+constexpr int64_t kHalfStep = 64;  // k of one step with 16-bit weights
+
+// A step is some k: sum += x[k]·w, k ascending, fused.
+template <LaneType kType, int kRows>
+class HalfRows {
+ public:
+  HalfRows(const MatMulTask& task, int64_t first_row)
+      : task_(task), x_(task.x + first_row * task.x_stride), sums_(task, first_row) {}
+
+  int64_t NumSteps() const { return (task_.k + kHalfStep - 1) / kHalfStep; }
+  void Finish() { sums_.Finish(); }
+
+  template <int kPanels>
+  inline void Step(int64_t step, int64_t panel) {
+    const int64_t stride = task_.panels * kLanes;
+    const int64_t begin = step * kHalfStep;
+    const int64_t end = begin + kHalfStep < task_.k ? begin + kHalfStep : task_.k;
+    const uint16_t* w = static_cast<const uint16_t*>(task_.codes) + begin * stride + panel * kLanes;
+    V16 sum[kPanels][kRows];
+    sums_.Load(panel, sum);
+    for (int64_t k = begin; k < end; ++k) {
+      V16 wk[kPanels];
+#pragma GCC unroll 8
+      for (int p = 0; p < kPanels; ++p) {
+        wk[p] = LoadAs<kType>(w + p * kLanes);
+        if (p % 2 == 0) Prefetch(w + p * kLanes + kPrefetchBytes);
+      }
+      w += stride;
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const V16 xk = Set1(x_[r * task_.x_stride + k]);
+#pragma GCC unroll 8
+        for (int p = 0; p < kPanels; ++p) sum[p][r] = Fma(wk[p], xk, sum[p][r]);
+      }
+    }
+    sums_.Store(panel, sum);
+  }
+
+ private:
+  const MatMulTask& task_;
+  const float* x_;
+  Sums<kRows> sums_;
+};
+
 // How a product is cut into register blocks: panels × rows. Each kind of weight says what a block
 // does and how large it is.
 struct FloatKind {
@@ -169,6 +317,8 @@ struct FourBitKind : FloatKind {
   static void Block(const MatMulTask& task, int64_t panel, int64_t row) {
     FourBitBlock<kPanels, kRows>(task, panel, row);
   }
+  template <int kRows>
+  using Rows = FourBitRows<kRows>;
 };
 template <LaneType kType>
 struct HalfKind : FloatKind {
@@ -176,6 +326,8 @@ struct HalfKind : FloatKind {
   static void Block(const MatMulTask& task, int64_t panel, int64_t row) {
     HalfBlock<kType, kPanels, kRows>(task, panel, row);
   }
+  template <int kRows>
+  using Rows = HalfRows<kType, kRows>;
 };
 
 // All panels for kRows rows, kPanels at a time; what is left over in one narrower block.
@@ -186,6 +338,45 @@ void Panels(const Task& task, int64_t panel, int64_t row) {
   }
   if constexpr (kPanels > 1) {
     if (panel < task.panels) Panels<Kind, kPanels - 1, kRows>(task, panel, row);
+  }
+}
+
+// One step of all panels from `panel` on, kPanels at a time; what is left over in one narrower
+// block.
+template <int kPanels, typename Rows>
+void StepPanels(const MatMulTask& task, int64_t step, int64_t panel, Rows* rows) {
+  for (; panel + kPanels <= task.panels; panel += kPanels) {
+    rows->template Step<kPanels>(step, panel);
+  }
+  if constexpr (kPanels > 1) {
+    if (panel < task.panels) StepPanels<kPanels - 1>(task, step, panel, rows);
+  }
+}
+
+// So few rows that all panels of a super panel are multiplied at once, their sums in registers all
+// the way; more rows go in steps.
+constexpr int kRowsAtOnce = 3;
+
+// `count` rows, kRowsAtOnce < count <= kRows.
+template <typename Kind, int kRows>
+void SteppedRows(const MatMulTask& task, int64_t row, int64_t count) {
+  if constexpr (kRows > kRowsAtOnce + 1) {
+    if (count < kRows) return SteppedRows<Kind, kRows - 1>(task, row, count);
+  }
+  typename Kind::template Rows<kRows> rows(task, row);
+  for (int64_t step = 0; step < rows.NumSteps(); ++step) {
+    StepPanels<Kind::PanelsOf(kRows)>(task, step, 0, &rows);
+  }
+  rows.Finish();
+}
+
+// The fewest blocks of at most kMaxRows rows, as even as they can be.
+template <typename Kind>
+void SteppedProduct(const MatMulTask* task) {
+  const int64_t blocks = (task->rows + Kind::kMaxRows - 1) / Kind::kMaxRows;
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t row = b * task->rows / blocks;
+    SteppedRows<Kind, Kind::kMaxRows>(*task, row, (b + 1) * task->rows / blocks - row);
   }
 }
 
@@ -208,17 +399,27 @@ void Product(const Task* task) {
   }
 }
 
-// Scales that are un-nested once for all rows: as many as fit the stack easily.
+// A product of few rows has blocks of its own; more rows go in steps.
+template <typename Kind>
+struct FewRows : Kind {
+  static constexpr int kMaxRows = Kind::kMaxRows < kRowsAtOnce ? Kind::kMaxRows : kRowsAtOnce;
+};
+template <typename Kind>
+void FloatProduct(const MatMulTask* task) {
+  if constexpr (Kind::kMaxRows > kRowsAtOnce) {
+    if (task->rows > kRowsAtOnce) return SteppedProduct<Kind>(task);
+  }
+  Product<FewRows<Kind>>(task);
+}
+
+// Scales that are un-nested once for all rows, if they are no more than fit the stack easily.
 constexpr int64_t kMaxPlainScales = 32768;
 
-// The same product, from plain scales when there are rows enough to share them.
+// The same product from plain scales. A function of its own, because room on the stack is paid for
+// when a function begins.
 template <typename Kind>
-void FourBitProduct(const MatMulTask* task) {
+__attribute__((noinline)) void PlainScalesProduct(const MatMulTask* task) {
   const int64_t groups = task->k / task->group_size;
-  const bool fits = groups * task->panels * kLanes <= kMaxPlainScales;
-  if (task->double_quant == 0 || task->rows <= Kind::kMaxRows || !fits) {
-    return Product<Kind>(task);
-  }
   float scales[kMaxPlainScales];
   for (int64_t p = 0; p < task->panels; ++p) {
     PanelScales nested(*task, p);
@@ -229,13 +430,24 @@ void FourBitProduct(const MatMulTask* task) {
   MatMulTask plain = *task;
   plain.double_quant = 0;
   plain.scales = scales;
-  Product<Kind>(&plain);
+  FloatProduct<Kind>(&plain);
+}
+
+// With rows enough to share them, scales are un-nested once.
+template <typename Kind>
+void FourBitProduct(const MatMulTask* task) {
+  const bool fits = task->k / task->group_size * task->panels * kLanes <= kMaxPlainScales;
+  if (task->double_quant != 0 && task->rows > Kind::kMaxRows && fits) {
+    return PlainScalesProduct<Kind>(task);
+  }
+  FloatProduct<Kind>(task);
 }
 
 void FourBit(const MatMulTask* task) { FourBitProduct<FourBitKind>(task); }
 
 void Half(const MatMulTask* task, LaneType type) {
-  type == kLaneF16 ? Product<HalfKind<kLaneF16>>(task) : Product<HalfKind<kLaneBF16>>(task);
+  type == kLaneF16 ? FloatProduct<HalfKind<kLaneF16>>(task)
+                   : FloatProduct<HalfKind<kLaneBF16>>(task);
 }
 
 // The scale of group `number` of the whole matrix.
