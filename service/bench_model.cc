@@ -18,22 +18,19 @@
 namespace nibble {
 namespace {
 
-// Counts one request's tokens and remembers when they came.
+// Remembers when each of one request's tokens came.
 class TimingSink : public TokenSink {
  public:
   void OnChunk(GenerateChunk chunk) override {
     absl::MutexLock lock(&mutex_);
-    const absl::Time now = absl::Now();
-    if (tokens_ == 0 && !chunk.token_ids.empty()) first_ = now;
-    tokens_ += static_cast<int64_t>(chunk.token_ids.size());
-    last_ = now;
+    times_.insert(times_.end(), chunk.token_ids.size(), absl::Now());
   }
   void OnEmbedding(EmbedResult) override {}
   void OnDone(const absl::Status& status) override {
     absl::MutexLock lock(&mutex_);
     status_ = status;
     done_ = true;
-    if (first_ == absl::InfiniteFuture()) first_ = last_ = absl::Now();
+    if (times_.empty()) times_ = {absl::Now()};
   }
 
   absl::Status Wait() {
@@ -41,20 +38,15 @@ class TimingSink : public TokenSink {
     mutex_.Await(absl::Condition(&done_));
     return status_;
   }
-  absl::Time first() const {
+  // When each token came, in order; never empty once the answer is done.
+  std::vector<absl::Time> times() const {
     absl::MutexLock lock(&mutex_);
-    return first_;
-  }
-  absl::Time last() const {
-    absl::MutexLock lock(&mutex_);
-    return last_;
+    return times_;
   }
 
  private:
   mutable absl::Mutex mutex_;
-  int64_t tokens_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::Time first_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
-  absl::Time last_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  std::vector<absl::Time> times_ ABSL_GUARDED_BY(mutex_);
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
 };
@@ -116,7 +108,7 @@ class ModelBench {
       const auto sink = Ask(length, 1);
       if (!sink.ok()) return sink.status();
       if (const absl::Status status = (*sink)->Wait(); !status.ok()) return status;
-      seconds.push_back(absl::ToDoubleSeconds((*sink)->first() - start));
+      seconds.push_back(absl::ToDoubleSeconds((*sink)->times().front() - start));
     }
     return Quantile(seconds, 0.5);
   }
@@ -133,8 +125,6 @@ class ModelBench {
     return absl::OkStatus();
   }
 
-  // Tokens per second while all `batch` answers run: from the last one's first token to the first
-  // one's last.
   absl::Status Decode(int batch, BenchReport* report) {
     std::vector<double> rates;
     for (int64_t i = 0; i < options_.repetitions; ++i) {
@@ -144,15 +134,12 @@ class ModelBench {
         if (!sink.ok()) return sink.status();
         sinks.push_back(*std::move(sink));
       }
-      absl::Time begin = absl::InfinitePast();
-      absl::Time end = absl::InfinitePast();
+      std::vector<std::vector<absl::Time>> answers;
       for (const auto& sink : sinks) {
         if (const absl::Status status = sink->Wait(); !status.ok()) return status;
-        begin = std::max(begin, sink->first());
-        end = std::max(end, sink->last());
+        answers.push_back(sink->times());
       }
-      rates.push_back(static_cast<double>(batch * (options_.decode_tokens - 1)) /
-                      absl::ToDoubleSeconds(end - begin));
+      rates.push_back(SharedRate(answers));
     }
     report->Add(absl::StrCat("decode_batch_", batch, "_tokens_per_second"), Quantile(rates, 0.5));
     return absl::OkStatus();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "service/json_line.h"
@@ -72,6 +73,22 @@ double Quantile(std::vector<double> values, double q) {
   std::sort(values.begin(), values.end());
   const double at = q * static_cast<double>(values.size() - 1);
   return values[static_cast<size_t>(std::lround(at))];
+}
+
+double SharedRate(const std::vector<std::vector<absl::Time>>& answers) {
+  const auto begins_later = [](const auto& a, const auto& b) { return a.front() < b.front(); };
+  const auto& latest = *std::max_element(answers.begin(), answers.end(), begins_later);
+  const absl::Time begin = latest.front();
+  absl::Time first_end = absl::InfiniteFuture();
+  for (const auto& times : answers) first_end = std::min(first_end, times.back());
+  absl::Time end = *std::prev(std::upper_bound(latest.begin() + 1, latest.end(), first_end));
+  if (end <= begin) end = latest.back();
+  int64_t tokens = 0;
+  for (const auto& times : answers) {
+    tokens += std::count_if(times.begin(), times.end(),
+                            [&](absl::Time time) { return begin < time && time <= end; });
+  }
+  return static_cast<double>(tokens) / absl::ToDoubleSeconds(end - begin);
 }
 
 }  // namespace nibble

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 
 namespace nibble {
 
@@ -29,5 +30,11 @@ class BenchReport {
 
 // The q-th part (0 to 1) of the values in order; 0 for none.
 double Quantile(std::vector<double> values, double q);
+
+// Tokens per second while all answers run: from the first token of the one that began last to the
+// last of its tokens that found all others at work, so that it is whole steps that count. Answers
+// that never ran all together are counted to that one's end.
+//   answers: when each token of each came, ascending; none is empty.
+double SharedRate(const std::vector<std::vector<absl::Time>>& answers);
 
 }  // namespace nibble

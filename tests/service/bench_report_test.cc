@@ -34,5 +34,23 @@ TEST(Quantile, PicksFromTheSortedValues) {
   EXPECT_EQ(Quantile({3, 1, 2}, 1), 3);
 }
 
+std::vector<absl::Time> At(const std::vector<double>& seconds) {
+  std::vector<absl::Time> times;
+  for (const double second : seconds) times.push_back(absl::UnixEpoch() + absl::Seconds(second));
+  return times;
+}
+
+TEST(SharedRate, CountsWhatCameWhileAllAnswersRan) {
+  // The second begins late and is quicker alone: neither counts.
+  EXPECT_DOUBLE_EQ(SharedRate({At({0, 1, 2, 3}), At({2, 3, 3.5, 4})}), 2);
+  EXPECT_DOUBLE_EQ(SharedRate({At({0, 1, 2, 3, 4})}), 1);
+  // One step gives its tokens one after the other; still it is whole steps that count.
+  EXPECT_DOUBLE_EQ(SharedRate({At({0.25, 1.25, 2.25}), At({0.5, 1.5, 2.5})}), 2);
+}
+
+TEST(SharedRate, AnswersThatNeverRanTogetherCountToTheLastOnesEnd) {
+  EXPECT_DOUBLE_EQ(SharedRate({At({0, 1}), At({5, 6, 7})}), 1);
+}
+
 }  // namespace
 }  // namespace nibble
