@@ -192,8 +192,10 @@ struct FourBitInt8Kind {
   }
 };
 
-constexpr int64_t kByteChunk = 4096;  // k
-constexpr int64_t kManyRows = 128;    // at a time
+// Many rows, this many at a time, go through a panel in few chunks of k. Few rows go through all
+// panels block by block, as memory delivers them.
+constexpr int64_t kManyRows = 128;
+constexpr int64_t kManyRowsChunk = 4096;
 
 // The weight scales of `blocks` blocks of x from `first` on. out: [blocks][panels][16].
 inline void ReadBlockScales(const MatMulTask& task, int64_t first, int64_t blocks,
@@ -206,10 +208,10 @@ inline void ReadBlockScales(const MatMulTask& task, int64_t first, int64_t block
   }
 }
 
-// Rows [first, first + rows), at most kRows.
-template <int64_t kRows>
+// Rows [first, first + rows), at most kRows, kChunk values of k at a time.
+template <int64_t kRows, int64_t kChunk>
 void FourBitInt8Rows(const MatMulTask& task, int64_t first, int64_t rows) {
-  constexpr int64_t kBlocks = kByteChunk / kShortByteBlock;
+  constexpr int64_t kBlocks = kChunk / kShortByteBlock;
   alignas(kLineBytes) float acc[kRows * kMaxPanels * kLanes];
   alignas(kLineBytes) float scales[kBlocks * kMaxPanels * kLanes];
   for (int64_t i = 0; i < rows * task.panels; ++i) Store(acc + i * kLanes, Zero());
@@ -227,8 +229,8 @@ void FourBitInt8Rows(const MatMulTask& task, int64_t first, int64_t rows) {
                      0,
                      scales,
                      acc};
-  for (int64_t k = 0; k < task.k; k += kByteChunk) {
-    const int64_t count = task.k - k < kByteChunk ? task.k - k : kByteChunk;
+  for (int64_t k = 0; k < task.k; k += kChunk) {
+    const int64_t count = task.k - k < kChunk ? task.k - k : kChunk;
     chunk.first_block = k / x.block;
     chunk.blocks = count / x.block;
     ReadBlockScales(task, chunk.first_block, chunk.blocks, &panel_scales, scales);
@@ -242,10 +244,12 @@ void FourBitInt8Rows(const MatMulTask& task, int64_t first, int64_t rows) {
 }
 
 void FourBitInt8(const MatMulTask* task) {
-  if (task->rows <= kByteMaxRows) return FourBitInt8Rows<kByteMaxRows>(*task, 0, task->rows);
+  if (task->rows <= kByteMaxRows) {
+    return FourBitInt8Rows<kByteMaxRows, kByteBlock>(*task, 0, task->rows);
+  }
   for (int64_t first = 0; first < task->rows; first += kManyRows) {
     const int64_t left = task->rows - first;
-    FourBitInt8Rows<kManyRows>(*task, first, left < kManyRows ? left : kManyRows);
+    FourBitInt8Rows<kManyRows, kManyRowsChunk>(*task, first, left < kManyRows ? left : kManyRows);
   }
 }
 

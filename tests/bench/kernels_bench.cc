@@ -82,6 +82,22 @@ __attribute__((target("avx2,fma"))) float FmaChains256(int64_t count) {
   return _mm256_cvtss_f32(sum);
 }
 
+// 12 chains of four products of bytes a lane that never leave their registers.
+__attribute__((target("avx512f,avx512vnni"))) uint64_t ByteChains512(int64_t count) {
+  __m512i a[12];
+  for (int i = 0; i < 12; ++i) a[i] = _mm512_set1_epi32(i);
+  const __m512i x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(1);
+  for (int64_t n = 0; n < count; ++n) {
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) a[i] = _mm512_dpbusd_epi32(a[i], x, y);
+  }
+  __m512i sum = a[0];
+  for (int i = 1; i < 12; ++i) sum = _mm512_add_epi32(sum, a[i]);
+  uint64_t lanes[8];
+  _mm512_storeu_si512(lanes, sum);
+  return lanes[0];
+}
+
 volatile float float_sink;
 volatile uint64_t word_sink;
 
@@ -107,6 +123,16 @@ double PeakFlops(ThreadPool& pool) {
              [&](int64_t, int) { float_sink = wide ? FmaChains512(count) : FmaChains256(count); });
   });
   return static_cast<double>(count) * 12 * (wide ? 16 : 8) * 2 * threads / seconds;
+}
+
+// Of bytes, two operations a product; 0 where the CPU has no VNNI of 512 bits.
+double PeakByteOperations(ThreadPool& pool) {
+  if (!__builtin_cpu_supports("avx512vnni")) return 0;
+  const int64_t count = 200'000;
+  const int threads = pool.num_threads();
+  const double seconds =
+      Best([&] { pool.Run(threads, [&](int64_t, int) { word_sink = ByteChains512(count); }); });
+  return static_cast<double>(count) * 12 * 64 * 2 * threads / seconds;
 }
 
 // Some copies of one matrix, more than the caches hold if `bytes` says so.
@@ -280,9 +306,11 @@ int Main(int argc, char** argv) {
   if ((*backend)->num_threads() == 1) clock_id = CLOCK_THREAD_CPUTIME_ID;
   ThreadPool pool((*backend)->num_threads());
   const Machine machine = {ReadBandwidth(**backend, pool), PeakFlops(pool)};
-  std::printf("%s, compute=%s, %d threads: read %.1f GB/s, fp32 FMA in registers %.1f GFLOP/s\n",
-              (*backend)->isa().c_str(), Name((*backend)->compute()), (*backend)->num_threads(),
-              machine.read_bytes / 1e9, machine.peak_flops / 1e9);
+  std::printf(
+      "%s, compute=%s, %d threads: read %.1f GB/s, fp32 FMA in registers %.1f GFLOP/s, bytes "
+      "%.1f GOP/s\n",
+      (*backend)->isa().c_str(), Name((*backend)->compute()), (*backend)->num_threads(),
+      machine.read_bytes / 1e9, machine.peak_flops / 1e9, PeakByteOperations(pool) / 1e9);
   const BackendLimits limits = {.max_rows = 512, .max_k = 4096};
   const Buffer scratch = std::move(*(*backend)->Allocate((*backend)->ScratchBytes(limits)));
   (*backend)->UseScratch(scratch.data(), scratch.bytes(), limits);

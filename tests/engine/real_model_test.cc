@@ -105,6 +105,16 @@ TEST(RealModel, AnswersTheSameAmong63Others) {
   ExpectEqual(AllAtOnce(MakeEngine("stories260k").get(), 64), Expected());
 }
 
+class RealMode : public ::testing::TestWithParam<Compute> {};
+TEST_P(RealMode, AnswersTheSameAloneAndAmong63Others) {
+  EngineOptions options;
+  options.backend.compute = GetParam();
+  ExpectEqual(AllAtOnce(MakeEngine("stories260k", options).get(), 64),
+              OneByOne(MakeEngine("stories260k", options).get(), 64));
+}
+INSTANTIATE_TEST_SUITE_P(Of, RealMode,
+                         ::testing::Values(Compute::kFp32, Compute::kBf16, Compute::kInt8));
+
 class RealChunks : public ::testing::TestWithParam<int64_t> {};
 TEST_P(RealChunks, DoNotChangeTheAnswer) {
   EngineOptions options;
@@ -136,11 +146,13 @@ TEST_P(RealIsa, DoesNotChangeTheAnswer) {
   EngineOptions options;
   options.backend.cpu_isa = GetParam();
   if (!MakeBackend(options.backend).ok()) GTEST_SKIP() << "this CPU has no " << GetParam();
-  options.backend.compute = Compute::kFp32;
-  EngineOptions best;
-  best.backend.compute = Compute::kFp32;
-  ExpectEqual(AllAtOnce(MakeEngine("stories260k", options).get(), 64),
-              AllAtOnce(MakeEngine("stories260k", best).get(), 64));
+  for (const Compute compute : {Compute::kFp32, Compute::kInt8}) {
+    options.backend.compute = compute;
+    EngineOptions best;
+    best.backend.compute = compute;
+    ExpectEqual(AllAtOnce(MakeEngine("stories260k", options).get(), 64),
+                AllAtOnce(MakeEngine("stories260k", best).get(), 64));
+  }
 }
 INSTANTIATE_TEST_SUITE_P(Rows, RealIsa,
                          ::testing::Values("scalar", "avx2", "avx2_vnni", "avx512", "avx512_vnni",

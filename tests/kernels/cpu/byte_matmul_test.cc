@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdio>
 
 #include "kernels/four_bit.h"
 #include "tests/kernels/cpu/cpu_testing.h"
@@ -178,6 +179,35 @@ INSTANTIATE_TEST_SUITE_P(Shapes, ByteMatMul,
                          testing::Combine(testing::ValuesIn(kShapes),
                                           testing::Values(WeightFormat::kNf4, WeightFormat::kFp4),
                                           testing::Bool()));
+
+// Relative to double, over normal numbers with K = 2048; kernels/README.md tells them. Where errors
+// of single products are independent they add up as roots do, so that a mode's RMS error is about
+// that of one product: 2^-24 · √3 · a few for fp32's chains; √2 · 2^-9/√3 for two roundings to
+// bf16; for int8 stat/254/√3 of x (stat being about 2.7 of its standard deviations), and as much
+// again for the codebook, of which NF4 uses steps of 0.08 to 0.3 anyway.
+TEST(NumericModes, HaveTheRmsErrorThatTheReadmeTells) {
+  Random random(53);
+  const Shape shape = {16, 128, 2048, 64};
+  const Matrix x(shape.m, shape.k, random);
+  const FourBitMatrix matrix = RandomMatrix(WeightFormat::kNf4, shape, true, random);
+  const std::unique_ptr<Backend> reference = std::move(*MakeReferenceBackend());
+  const Matrix want = Product(*reference, matrix, x);
+  const auto rms_error = [&](Compute compute) {
+    const Matrix got = Product(*Cpu("", 1, compute), matrix, x);
+    double error = 0, sum = 0;
+    for (int64_t r = 0; r < shape.m; ++r) {
+      for (int64_t c = 0; c < shape.n; ++c) {
+        error += std::pow(double{got.At(r, c)} - double{want.At(r, c)}, 2);
+        sum += std::pow(double{want.At(r, c)}, 2);
+      }
+    }
+    std::printf("%s: RMS error %.2e\n", Name(compute), std::sqrt(error / sum));
+    return std::sqrt(error / sum);
+  };
+  EXPECT_LT(rms_error(Compute::kFp32), 5e-7);
+  EXPECT_LT(rms_error(Compute::kBf16), 3e-3);
+  EXPECT_LT(rms_error(Compute::kInt8), 1.2e-2);
+}
 
 // Every product of bytes at its extreme, where sums of 16 bits would not hold two of them.
 TEST(ByteMatMulExtremes, AreExactSums) {
