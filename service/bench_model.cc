@@ -222,7 +222,7 @@ int RunBenchModel(const Arguments& args) {
             "scalar|avx2|avx2_vnni|avx512|avx512_vnni|avx512_bf16|amx",
             "Force one; empty: the best.");
   flags.AddChoice("compute", &options.compute, {"auto", "fp32", "bf16", "int8"},
-                  "Arithmetic of products; auto: bf16 on a GPU and on AMD CPUs with AVX512_BF16, "
+                  "Arithmetic of products; auto: bf16 on a GPU, with AMX, on AMD with AVX512_BF16, "
                   "else fp32.");
   flags.Add("batch-invariant", &options.engine.backend.batch_invariant,
             "Multiply one way whatever the number of rows.");

@@ -83,9 +83,10 @@ void AddMachineGroup(Flags* flags, ServeFlags* out) {
   flags->Add("cpu-isa", &engine->backend.cpu_isa,
              "scalar|avx2|avx2_vnni|avx512|avx512_vnni|avx512_bf16|amx",
              "Force one row of the instruction-set table; empty: the best the CPU has.");
-  flags->AddChoice("compute", &out->compute, {"auto", "fp32", "bf16", "int8"},
-                   "Arithmetic of products; auto: bf16 on a GPU and on AMD CPUs with AVX512_BF16, "
-                   "else fp32. int8, on a CPU: 4-bit weights times activations in bytes.");
+  flags->AddChoice(
+      "compute", &out->compute, {"auto", "fp32", "bf16", "int8"},
+      "Arithmetic of products; auto: bf16 on a GPU, with AMX, on AMD with AVX512_BF16, "
+      "else fp32. int8, on a CPU: 4-bit weights times activations in bytes.");
   flags->Add("batch-invariant", &engine->backend.batch_invariant,
              "On a GPU: multiply one way whatever the number of rows, so that an answer does not "
              "depend on its neighbours to the last bit. A CPU always does.");
