@@ -43,9 +43,10 @@ done
 
 # What a machine with a GPU would get and do, as far as this one can: the bundle, and a rehearsal on the emulated GPU.
 failed=0
+gpu_log=build/gpu.log
 if [ "${1:-}" = "--all" ]; then
-  NIBBLE_BITSANDBYTES=none tests/gpu/bundle.sh || failed=1
-  NIBBLE_BUILD=build/cuda tests/gpu/run.sh --rehearse build/gpu_rehearsal_out || failed=1
+  NIBBLE_BITSANDBYTES=none tests/gpu/bundle.sh 2>&1 | tee "$gpu_log" || failed=1
+  NIBBLE_BUILD=build/cuda tests/gpu/run.sh --rehearse build/gpu_rehearsal_out 2>&1 | tee -a "$gpu_log" || failed=1
 fi
 rehearsed=$failed
 
@@ -53,5 +54,8 @@ export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
 # Debian's simdjson is not instrumented: what it allocates and our inlined code frees looks mismatched.
 export ASAN_OPTIONS="alloc_dealloc_mismatch=0:detect_stack_use_after_return=1:strict_string_checks=1"
 ctest --test-dir build/all --output-on-failure -j "$(nproc)" || failed=$?
-[ "$rehearsed" -eq 0 ] || echo "tests/run.sh: the bundle for a GPU or its rehearsal failed; see above and build/gpu_rehearsal_out"
+[ "$rehearsed" -eq 0 ] || {
+  grep -v '^|' "$gpu_log" | tail -40 || true
+  echo "tests/run.sh: the bundle for a GPU or its rehearsal failed, as these lines of $gpu_log say"
+}
 exit "$failed"

@@ -50,8 +50,9 @@ if [ -z "$suffix" ]; then
     echo "bundle.sh: without bitsandbytes' library; the bench will say so"
   fi
   echo "needs glibc $(objdump -T "${programs[@]}" "$folder"/lib/*.so* 2>/dev/null | grep -oE 'GLIBC_2\.[0-9]+' | sort -uV | tail -1 | cut -c7-)"
-  # run.sh unpacks them: as they are they weigh more than half of what may be carried.
-  tar -C "$folder" -czf "$folder/lib.tar.gz" lib
+  # run.sh unpacks them: as they are they weigh more than what may be carried.
+  tar -C "$folder" -czf "$folder/programs.tar.gz" lib nibble cuda_device_tests cuda_bench
+  rm "${programs[@]}"
 fi
 rm -rf "${folder:?}/lib"
 

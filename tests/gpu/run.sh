@@ -20,13 +20,13 @@ out=${1:-${OUT:-out}}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
+[ -e "$here/programs.tar.gz" ] && [ ! -e "$here/nibble" ] && tar -C "$here" -xzf "$here/programs.tar.gz"
 # In a source tree: make the folder first, with programs that are linked to the emulated machine.
 if [ "$mode" = rehearse ] && [ ! -e "$here/nibble" ]; then
   bundle=$here/../../build/gpu_rehearsal
   "$here/bundle.sh" --rehearse "$bundle" || exit 1
   exec "$bundle/run.sh" --rehearse "$out"
 fi
-[ -e "$here/lib.tar.gz" ] && [ ! -d "$here/lib" ] && tar -C "$here" -xzf "$here/lib.tar.gz"
 rehearse=()
 [ "$mode" = rehearse ] && rehearse=(--rehearse)
 
@@ -45,6 +45,7 @@ fi
 
 deadline=$((SECONDS + 525))
 : >"$out/steps.jsonl"
+: >"$out/failures.log"
 failed=0
 
 # step NAME SECONDS COMMAND...: runs it within its limit and what is left, and writes how it went.
@@ -60,7 +61,7 @@ step() {
   fi
   printf '{"step": "%s", "code": %d, "seconds": %d, "limit": %d}\n' "$name" "$code" $((SECONDS - begin)) "$limit" \
     >>"$out/steps.jsonl"
-  [ "$code" -eq 0 ] || { echo "$name: exit code $code" && tail -5 "$out/$name.log"; }
+  [ "$code" -eq 0 ] || { echo "$name: exit code $code" && tail -5 "$out/$name.log"; } | tee -a "$out/failures.log"
   return "$code"
 }
 # The same beside others; join waits for them.
@@ -117,4 +118,5 @@ step end_to_end 80 "$here/end_to_end.sh" "${rehearse[@]}" || failed=1
 [ -n "${clocks:-}" ] && kill "$clocks" 2>/dev/null
 python3 "$here/report.py" "${rehearse[@]}" "$out" || failed=1
 cat "$out/report.md" 2>/dev/null
+cat "$out/failures.log"
 exit "$failed"
