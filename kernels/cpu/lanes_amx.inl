@@ -318,10 +318,9 @@ class FourBitTiles {
     const int64_t end = Least(first_k + chunk_, task_.k);
     chunk->pieces = (end - first_k) / piece_;
     chunk->steps = piece_ / (step_lines_ * kLineValues);
-    for (int64_t p = 0; p < kPanels; ++p) {
-      for (int64_t i = 0; i < chunk->pieces; ++i) {
-        chunk->scales[p][i] = scales_.At(panel + p, (first_k + i * piece_) / task_.group_size);
-      }
+    for (int64_t i = 0; i < chunk->pieces; ++i) {
+      scales_.Read((first_k + i * piece_) / task_.group_size, panel, kPanels);
+      for (int64_t p = 0; p < kPanels; ++p) chunk->scales[p][i] = scales_.At(panel + p);
     }
     const int64_t line_stride = task_.panels * kLineBytes;
     const char* line = static_cast<const char*>(task_.codes) + first_k / kLineValues * line_stride +

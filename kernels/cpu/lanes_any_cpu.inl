@@ -25,11 +25,13 @@ struct Codebook {
 };
 
 // Register blocks of a product, panels × rows: kPanelsOfOne × 1, kPanelsOfFew × 2 and 3,
-// kPanelsOfMany × 4 … kMaxRows. And of attention: queries, pages, vectors of values.
+// kPanelsOfMany × 4 … kMaxRows, rows of weights decoded before (0: never). And of attention:
+// queries, pages, vectors of values.
 constexpr int kPanelsOfOne = 1;
 constexpr int kPanelsOfFew = 1;
 constexpr int kPanelsOfMany = 1;
 constexpr int kMaxRows = 2;
+constexpr int kDecodedBlock = 0;
 constexpr int kQueryBlock = 2;
 constexpr int kPageBlock = 2;
 constexpr int kVectorBlock = 2;
@@ -288,3 +290,5 @@ inline void Prefetch(const void*) {}
 
 }  // namespace
 }  // namespace nibble
+
+#include "kernels/cpu/lanes_scales_by_loads.inl"

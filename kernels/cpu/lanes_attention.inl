@@ -83,7 +83,8 @@ void Weigh(V16* scores, float scale, int64_t slots, float* state, float* weight,
   const float old_max = state[kStateMax];
   const float block_max = MaxLanes(max);
   const float new_max = old_max > block_max ? old_max : block_max;
-  const V16 factor = Exp(Set1(old_max - new_max));
+  const bool first = old_max == -kInfinity && new_max > -kInfinity;  // e^-inf is exactly 0
+  const V16 factor = first ? Zero() : Exp(Set1(old_max - new_max));
   V16 sums = Mul(Load(state), factor);
   for (int64_t p = 0; p < pages; ++p) {
     const M16 seen = FirstLanes(AtMostLanes(slots - p * kLanes));
@@ -114,18 +115,22 @@ void AddValues(const AttentionTask& task, int64_t block, int64_t q0, int64_t r0,
       sum[r][i] = Mul(Load(values + r * floats + i * kLanes), Set1(rescale[r]));
     }
   }
-  for (int64_t slot = begin; slot < end; ++slot) {
-    const char* v = task.kv.v + PageNumber(task.kv, block + slot / kLanes) * task.kv.v_page_bytes +
-                    slot % kLanes * task.kv.v_slot_bytes + d * kBytes;
-    V16 line[kVectors];
-    for (int i = 0; i < kVectors - 1; ++i) line[i] = LoadAs<kType>(v + i * kLanes * kBytes);
-    const char* tail = v + (kVectors - 1) * kLanes * kBytes;
-    line[kVectors - 1] = last == kLanes ? LoadAs<kType>(tail) : LoadAsN<kType>(tail, last);
+  while (begin < end) {  // a page
+    const int64_t page_end = (begin / kLanes + 1) * kLanes;
+    const int64_t stop = end < page_end ? end : page_end;
+    const char* v = task.kv.v + PageNumber(task.kv, block + begin / kLanes) * task.kv.v_page_bytes +
+                    begin % kLanes * task.kv.v_slot_bytes + d * kBytes;
+    for (; begin < stop; ++begin, v += task.kv.v_slot_bytes) {
+      V16 line[kVectors];
+      for (int i = 0; i < kVectors - 1; ++i) line[i] = LoadAs<kType>(v + i * kLanes * kBytes);
+      const char* tail = v + (kVectors - 1) * kLanes * kBytes;
+      line[kVectors - 1] = last == kLanes ? LoadAs<kType>(tail) : LoadAsN<kType>(tail, last);
 #pragma GCC unroll 4
-    for (int r = 0; r < kQueries; ++r) {
-      const V16 weight = Set1(weights.weight[r0 + r][slot]);
+      for (int r = 0; r < kQueries; ++r) {
+        const V16 weight = Set1(weights.weight[r0 + r][begin]);
 #pragma GCC unroll 4
-      for (int i = 0; i < kVectors; ++i) sum[r][i] = Fma(line[i], weight, sum[r][i]);
+        for (int i = 0; i < kVectors; ++i) sum[r][i] = Fma(line[i], weight, sum[r][i]);
+      }
     }
   }
   for (int r = 0; r < kQueries; ++r) {

@@ -23,11 +23,13 @@ struct Codebook {
 };
 
 // Register blocks of a product, panels × rows: kPanelsOfOne × 1, kPanelsOfFew × 2 and 3,
-// kPanelsOfMany × 4 … kMaxRows. And of attention: queries, pages, vectors of values.
+// kPanelsOfMany × 4 … kMaxRows, rows of weights decoded before (0: never). And of attention:
+// queries, pages, vectors of values.
 constexpr int kPanelsOfOne = 4;
 constexpr int kPanelsOfFew = 2;
 constexpr int kPanelsOfMany = 2;
 constexpr int kMaxRows = 3;
+constexpr int kDecodedBlock = 6;
 constexpr int kQueryBlock = 2;
 constexpr int kPageBlock = 2;
 constexpr int kVectorBlock = 2;
@@ -293,3 +295,5 @@ __attribute__((always_inline)) inline void Prefetch(const void* p) {
 
 }  // namespace
 }  // namespace nibble
+
+#include "kernels/cpu/lanes_scales_by_loads.inl"

@@ -23,11 +23,13 @@ struct Codebook {
 };
 
 // Register blocks of a product, panels × rows: kPanelsOfOne × 1, kPanelsOfFew × 2 and 3,
-// kPanelsOfMany × 4 … kMaxRows. And of attention: queries, pages, vectors of values.
+// kPanelsOfMany × 4 … kMaxRows, rows of weights decoded before (0: never). And of attention:
+// queries, pages, vectors of values.
 constexpr int kPanelsOfOne = 8;
 constexpr int kPanelsOfFew = 4;
 constexpr int kPanelsOfMany = 2;
 constexpr int kMaxRows = 12;
+constexpr int kDecodedBlock = 0;
 constexpr int kQueryBlock = 4;
 constexpr int kPageBlock = 4;
 constexpr int kVectorBlock = 4;
@@ -207,6 +209,50 @@ inline I16 DotSigned(I16 sum, I16 a, const SignedBytes& b) {
 inline Codebook LoadCodebook(const float* table) { return {_mm512_loadu_ps(table)}; }
 // table[low 4 bits of each lane]; the permutation ignores the other bits.
 inline V16 Lookup(Codebook table, I16 code) { return {_mm512_permutexvar_ps(code.v, table.v)}; }
+// What 8-bit scales stand for: 256 numbers, their halves apart.
+struct ScaleMap {
+  __m512i lower[8], upper[8];
+};
+inline ScaleMap LoadScaleMap(const float* numbers) {
+  ScaleMap map;
+  for (int i = 0; i < 8 && numbers != nullptr; ++i) {
+    const __m512i first = _mm512_loadu_si512(numbers + 32 * i);
+    const __m512i second = _mm512_loadu_si512(numbers + 32 * i + 16);
+    const auto pack = [](__m512i a, __m512i b) {
+      return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)),
+                                _mm512_cvtepi32_epi16(b), 1);
+    };
+    map.lower[i] = pack(first, second);
+    map.upper[i] = pack(_mm512_srli_epi32(first, 16), _mm512_srli_epi32(second, 16));
+  }
+  return map;
+}
+// table[low 8 bits of each half]: a permutation reads 6 of them, two masks the others.
+inline __m512i LookupHalves(const __m512i (&table)[8], __m512i code, __mmask32 bit6,
+                            __mmask32 bit7) {
+  __m512i quarter[4];
+  for (int i = 0; i < 4; ++i) {
+    quarter[i] = _mm512_permutex2var_epi16(table[2 * i], code, table[2 * i + 1]);
+  }
+  const __m512i lower = _mm512_mask_blend_epi16(bit6, quarter[0], quarter[1]);
+  const __m512i upper = _mm512_mask_blend_epi16(bit6, quarter[2], quarter[3]);
+  return _mm512_mask_blend_epi16(bit7, lower, upper);
+}
+// map[a[i]] and map[b[i]] in lane i. Four codes of a and four of b alternate, so that interleaving
+// the halves that are found brings them into order.
+inline void LookupScales(const ScaleMap& map, const uint8_t* a, const uint8_t* b, V16 (&found)[2]) {
+  const __m128i codes_a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a));
+  const __m128i codes_b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b));
+  const __m128i front = _mm_unpacklo_epi32(codes_a, codes_b);
+  const __m128i back = _mm_unpackhi_epi32(codes_a, codes_b);
+  const __m512i code = _mm512_cvtepu8_epi16(_mm256_set_m128i(back, front));
+  const __mmask32 bit6 = _mm512_test_epi16_mask(code, _mm512_set1_epi16(64));
+  const __mmask32 bit7 = _mm512_test_epi16_mask(code, _mm512_set1_epi16(128));
+  const __m512i lower = LookupHalves(map.lower, code, bit6, bit7);
+  const __m512i upper = LookupHalves(map.upper, code, bit6, bit7);
+  found[0] = {_mm512_castsi512_ps(_mm512_unpacklo_epi16(lower, upper))};
+  found[1] = {_mm512_castsi512_ps(_mm512_unpackhi_epi16(lower, upper))};
+}
 // Inlined by force: GCC takes a call of it for one without effect.
 __attribute__((always_inline)) inline void Prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);

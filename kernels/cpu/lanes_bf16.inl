@@ -41,6 +41,7 @@ void FourBitBf16Block(const MatMulTask& task, int64_t first_panel, int64_t first
   }
   const int64_t groups = task.k / task.group_size;
   for (int64_t g = 0; g < groups; ++g) {
+    scales.Read(g, 0, kPanels);
     V16 t[kPanels][kRows];
     for (auto& panel : t) {
       for (V16& a : panel) a = Zero();
@@ -70,7 +71,7 @@ void FourBitBf16Block(const MatMulTask& task, int64_t first_panel, int64_t first
     }
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
-      const V16 scale = scales.At(p, g);
+      const V16 scale = scales.At(p);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) acc[p][r] = Fma(t[p][r], scale, acc[p][r]);
     }
@@ -135,6 +136,7 @@ class FourBitBf16Rows {
   // Group g of kPanels panels.
   template <int kPanels>
   inline void Step(int64_t g, int64_t panel) {
+    if (panel == 0) scales_.Read(g, 0, task_.panels);
     const int64_t lines = task_.group_size / kLineValues;
     const int64_t line_stride = task_.panels * kLineBytes;
     const int64_t x_stride = task_.bf16.stride;
@@ -170,7 +172,7 @@ class FourBitBf16Rows {
     }
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
-      const V16 scale = scales_.At(panel + p, g);
+      const V16 scale = scales_.At(panel + p);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         V16& sum = sums_.At(panel + p, r);

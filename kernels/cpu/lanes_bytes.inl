@@ -202,9 +202,8 @@ inline void ReadBlockScales(const MatMulTask& task, int64_t first, int64_t block
                             PanelScales* scales, float* out) {
   const int64_t blocks_of_group = task.group_size / task.bytes.block;
   for (int64_t b = first; b < first + blocks; ++b) {
-    for (int64_t p = 0; p < task.panels; ++p, out += kLanes) {
-      Store(out, scales->At(p, b / blocks_of_group));
-    }
+    scales->Read(b / blocks_of_group, 0, task.panels);
+    for (int64_t p = 0; p < task.panels; ++p, out += kLanes) Store(out, scales->At(p));
   }
 }
 

@@ -2,75 +2,11 @@
 // of additions is the same for any number of x rows. Layouts: packing.h.
 #pragma once
 
-#include "kernels/cpu/lanes_math.inl"
+#include "kernels/cpu/lanes_decoded.inl"
+#include "kernels/cpu/lanes_product.inl"
 
 namespace nibble {
 namespace {
-
-constexpr int64_t kLineValues = 8;  // k values of one line of codes
-constexpr int64_t kLineBytes = 64;  // 16 dwords of 8 codes
-constexpr int64_t kPrefetchBytes = 8192;
-
-// Adds the old value, and stores the lanes that exist.
-inline void StoreOut(const MatMulTask& task, int64_t panel, int64_t row, V16 sum) {
-  const int64_t n = task.first_n + panel * kLanes;
-  const int64_t count = AtMostLanes(task.n - n);
-  float* out = task.out + row * task.out_stride + n;
-  if (task.accumulate != 0) sum = Add(LoadN(out, count), sum);
-  StoreN(out, sum, count);
-}
-
-inline V16 BiasOf(const MatMulTask& task, int64_t panel) {
-  const int64_t n = task.first_n + panel * kLanes;
-  return LoadVector(task.bias, n, AtMostLanes(task.n - n));
-}
-
-// Adds bias and the old value, and stores.
-inline void Finish(const MatMulTask& task, int64_t panel, int64_t row, V16 sum) {
-  if (task.bias.data != nullptr) sum = Add(sum, BiasOf(task, panel));
-  StoreOut(task, panel, row, sum);
-}
-
-// The scales of some neighbouring panels, group by group, un-nested on the way.
-class PanelScales {
- public:
-  PanelScales(const MatMulTask& task, int64_t first_panel)
-      : task_(task), first_panel_(first_panel), groups_(task.k / task.group_size) {
-    for (int64_t& next : next_nested_) next = 0;
-  }
-
-  // The 16 scales of group g (asked for ascending) of panel `first_panel + p`.
-  inline V16 At(int64_t p, int64_t g) {
-    const int64_t line = (g * task_.panels + first_panel_ + p) * kLanes;
-    if (task_.double_quant == 0) return Load(static_cast<const float*>(task_.scales) + line);
-    const uint8_t* codes = static_cast<const uint8_t*>(task_.scales) + line;
-    float mapped[kLanes];
-    for (int64_t i = 0; i < kLanes; ++i) mapped[i] = task_.map[codes[i]];
-    if (g == next_nested_[p]) LoadNested(p, g);
-    return Add(Mul(Load(mapped), Load(nested_[p])), Set1(task_.nested_offset));
-  }
-
- private:
-  // Group g of row n is number n·groups + g of the matrix, and 256 numbers share a nested scale.
-  void LoadNested(int64_t p, int64_t g) {
-    int64_t next = groups_;
-    for (int64_t i = 0; i < kLanes; ++i) {
-      int64_t n = task_.first_n + (first_panel_ + p) * kLanes + i;
-      if (n >= task_.n) n = task_.n - 1;
-      const int64_t number = n * groups_ + g;
-      nested_[p][i] = task_.nested[number >> 8];
-      const int64_t change = g + 256 - (number & 255);
-      next = change < next ? change : next;
-    }
-    next_nested_[p] = next;
-  }
-
-  const MatMulTask& task_;
-  const int64_t first_panel_;
-  const int64_t groups_;
-  int64_t next_nested_[kMaxPanels];  // the group at which a lane's nested scale changes
-  float nested_[kMaxPanels][kLanes];
-};
 
 // kPanels panels from first_panel, kRows rows of x from first_row.
 // Per group t = Σ x[k]·code, k ascending; then acc += t·scale, all fused.
@@ -87,6 +23,7 @@ void FourBitBlock(const MatMulTask& task, int64_t first_panel, int64_t first_row
   }
   const int64_t groups = task.k / task.group_size;
   for (int64_t g = 0; g < groups; ++g) {
+    scales.Read(g, 0, kPanels);
     V16 t[kPanels][kRows];
     for (auto& panel : t) {
       for (V16& a : panel) a = Zero();
@@ -116,7 +53,7 @@ void FourBitBlock(const MatMulTask& task, int64_t first_panel, int64_t first_row
     }
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
-      const V16 scale = scales.At(p, g);
+      const V16 scale = scales.At(p);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) acc[p][r] = Fma(t[p][r], scale, acc[p][r]);
     }
@@ -209,6 +146,7 @@ class FourBitRows {
   // Group g of kPanels panels.
   template <int kPanels>
   inline void Step(int64_t g, int64_t panel) {
+    if (panel == 0) scales_.Read(g, 0, task_.panels);
     const int64_t lines = task_.group_size / kLineValues;
     const int64_t line_stride = task_.panels * kLineBytes;
     const char* codes =
@@ -243,7 +181,7 @@ class FourBitRows {
     }
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
-      const V16 scale = scales_.At(panel + p, g);
+      const V16 scale = scales_.At(panel + p);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         V16& sum = sums_.At(panel + p, r);
@@ -259,8 +197,6 @@ class FourBitRows {
   PanelScales scales_;
   Sums<kRows> sums_;
 };
-
-constexpr int64_t kHalfStep = 64;  // k of one step with 16-bit weights
 
 // A step is some k: sum += x[k]·w, k ascending, fused.
 template <LaneType kType, int kRows>
@@ -319,6 +255,7 @@ struct FourBitKind : FloatKind {
   }
   template <int kRows>
   using Rows = FourBitRows<kRows>;
+  using Decoded = DecodedGroups;
 };
 template <LaneType kType>
 struct HalfKind : FloatKind {
@@ -328,6 +265,7 @@ struct HalfKind : FloatKind {
   }
   template <int kRows>
   using Rows = HalfRows<kType, kRows>;
+  using Decoded = DecodedHalves<kType>;
 };
 
 // All panels for kRows rows, kPanels at a time; what is left over in one narrower block.
@@ -406,6 +344,12 @@ struct FewRows : Kind {
 };
 template <typename Kind>
 void FloatProduct(const MatMulTask* task) {
+  if constexpr (kDecodedBlock > 0 && requires { typename Kind::Decoded; }) {
+    using Decoded = typename Kind::Decoded;
+    if (task->rows > kRowsAtOnce && Decoded::Takes(*task)) {
+      return DecodedProduct<Decoded, kDecodedBlock>(task);
+    }
+  }
   if constexpr (Kind::kMaxRows > kRowsAtOnce) {
     if (task->rows > kRowsAtOnce) return SteppedProduct<Kind>(task);
   }
@@ -421,10 +365,11 @@ template <typename Kind>
 __attribute__((noinline)) void PlainScalesProduct(const MatMulTask* task) {
   const int64_t groups = task->k / task->group_size;
   float scales[kMaxPlainScales];
-  for (int64_t p = 0; p < task->panels; ++p) {
-    PanelScales nested(*task, p);
-    for (int64_t g = 0; g < groups; ++g) {
-      Store(scales + (g * task->panels + p) * kLanes, nested.At(0, g));
+  PanelScales nested(*task, 0);
+  for (int64_t g = 0; g < groups; ++g) {
+    nested.Read(g, 0, task->panels);
+    for (int64_t p = 0; p < task->panels; ++p) {
+      Store(scales + (g * task->panels + p) * kLanes, nested.At(p));
     }
   }
   MatMulTask plain = *task;
