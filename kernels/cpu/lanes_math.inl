@@ -1,4 +1,4 @@
-// Functions of 16 lanes: sums in one fixed order, exp, erf, sine and cosine by polynomials of our
+// Functions of 16 lanes: sums in one fixed order, exp, erfc, sine and cosine by polynomials of our
 // own, so that no row and no C library changes a bit. Included by each isa_*.cc after its V16.
 #pragma once
 
@@ -55,18 +55,13 @@ __attribute__((always_inline)) inline V16 Exp(V16 x) {
   return Mul(Mul(e, first), second);
 }
 
-// erf(x) within 2^-23 absolute. |x| < 1: x + x·P(x²). Else 1 - e^Q(|x|), Q fitted to
-// log(erfc) on [1, 4], where 1 - erf is below half an ulp of 1.
-inline V16 Erf(V16 x) {
-  constexpr float kP[] = {0.128379166f,   -0.37612626f,     0.112836003f,   -0.0268544443f,
-                          0.00518953567f, -0.000802084222f, 7.88912294e-05f};
-  constexpr float kQ[] = {0.000188037055f, -1.12957835f,    -0.633219898f,   -0.108418554f,
-                          0.0252082404f,   -0.00420455635f, 0.000441335287f, -2.16867629e-05f};
-  const I16 sign = AndI(Bits(x), SetI(INT32_MIN));
-  const V16 magnitude = Min(Set1(4.0f), FromBits(XorI(Bits(x), sign)));
-  const V16 small = Fma(x, Polynomial(kP, Mul(x, x)), x);
-  const V16 tail = Sub(Set1(1.0f), Exp(Polynomial(kQ, magnitude)));
-  return Choose(Less(magnitude, Set1(1.0f)), small, FromBits(XorI(Bits(tail), sign)));
+// erfc(a/√2), the part of a normal distribution beyond a on both sides, for 0 <= a <= 6, within
+// 2^-25.9 absolute before rounding. e^(a·R(a)), R fitted to log(erfc(a/√2))/a
+// (tests/oracle/fit_normal_tails.py).
+inline V16 NormalTails(V16 a) {
+  constexpr float kR[] = {-0.797885299f,    -0.318298876f,    -0.0363875777f,  0.00489599025f,
+                          -9.49173045e-05f, -0.000129050197f, 2.72945108e-05f, -1.96500969e-06f};
+  return Exp(Mul(a, Polynomial(kR, a)));
 }
 
 // sin(x) and cos(x) within 2^-23 absolute for |x| < 2^21: x = n·π/2 + r with π/2 in two parts

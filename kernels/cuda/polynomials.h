@@ -1,4 +1,4 @@
-// exp and erf by the CPU's own polynomials (kernels/cpu/lanes_math.inl) in the same order of fused
+// exp and erfc by the CPU's own polynomials (kernels/cpu/lanes_math.inl) in the same order of fused
 // steps: the same bits on every device. Included by .cu files after cuda_machine.h.
 #pragma once
 
@@ -33,17 +33,11 @@ __device__ __forceinline__ float Exp(float x) {
   return e * first * second;
 }
 
-// erf(x) within 2^-23 absolute.
-__device__ __forceinline__ float Erf(float x) {
-  constexpr float kP[] = {0.128379166f,   -0.37612626f,     0.112836003f,   -0.0268544443f,
-                          0.00518953567f, -0.000802084222f, 7.88912294e-05f};
-  constexpr float kQ[] = {0.000188037055f, -1.12957835f,    -0.633219898f,   -0.108418554f,
-                          0.0252082404f,   -0.00420455635f, 0.000441335287f, -2.16867629e-05f};
-  const uint32_t sign = BitsOf(x) & 0x80000000u;
-  const float absolute = FloatOf(BitsOf(x) ^ sign);
-  const float magnitude = 4.0f < absolute ? 4.0f : absolute;
-  if (magnitude < 1.0f) return fmaf(x, Polynomial(kP, x * x), x);
-  return FloatOf(BitsOf(1.0f - Exp(Polynomial(kQ, magnitude))) ^ sign);
+// erfc(a/√2) for 0 <= a <= 6.
+__device__ __forceinline__ float NormalTails(float a) {
+  constexpr float kR[] = {-0.797885299f,    -0.318298876f,    -0.0363875777f,  0.00489599025f,
+                          -9.49173045e-05f, -0.000129050197f, 2.72945108e-05f, -1.96500969e-06f};
+  return Exp(a * Polynomial(kR, a));
 }
 
 }  // namespace nibble::cuda

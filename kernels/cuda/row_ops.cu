@@ -53,9 +53,11 @@ __global__ void SiluMulKernel(DeviceRows gate, DeviceRows up, DeviceRows out, in
   StoreFour(out.Row(at.row), at.column, cols, out.aligned != 0, g);
 }
 
-// x/2 · (1 + erf(x/√2)).
+// x/2 · (1 + erf(x/√2)), as the CPU does it.
 __device__ __forceinline__ float GeluExact(float x) {
-  return 0.5f * x * (1.0f + Erf(x * 0x1.6a09e6p-1f));
+  const float magnitude = fabsf(x);
+  const float a = 6.0f < magnitude ? 6.0f : magnitude;  // a NaN stays
+  return fmaf(-0.5f * a, NormalTails(a), 0.0f > x ? 0.0f : x);
 }
 // x/2 · (1 + tanh u) = x / (1 + e^-2u), u = √(2/π)·(x + 0.044715·x³).
 __device__ __forceinline__ float GeluTanh(float x) {

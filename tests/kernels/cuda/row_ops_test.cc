@@ -349,7 +349,7 @@ TEST_F(RowOps, GeluIsTheCpusBitForBitInBothForms) {
   });
 }
 
-// SiLU: exp within 2 ulp, an addition, a division, a product. GELU: erf is right within 2^-23 of 1
+// SiLU: exp within 2 ulp, an addition, a division, a product. GELU: its tail is right within 2^-24
 // and what is multiplied by it is x/2; the tanh form has an error of its argument.
 TEST_F(RowOps, ActivationsMatchTheReference) {
   Random random(7);
