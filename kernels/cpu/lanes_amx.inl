@@ -182,11 +182,12 @@ class TileProduct {
   // Writes every row once, times `factor`.
   void Finish(V16 factor) const {
     TileRelease();
-    for (int64_t row = 0; row < tiles_.rows; ++row) {
-      const int64_t tile = row / kTileRows;
-      const int64_t at = (row - tiles_.First(tile)) * kLanes;
-      for (int64_t p = 0; p < task_.panels; ++p) {
-        nibble::Finish(task_, p, first_row_ + row, Mul(Load(acc_[tile][p] + at), factor));
+    for (int64_t p = 0; p < task_.panels; ++p) {
+      const PanelOut out(task_, p);
+      for (int64_t row = 0; row < tiles_.rows; ++row) {
+        const int64_t tile = row / kTileRows;
+        const int64_t at = (row - tiles_.First(tile)) * kLanes;
+        out.Finish(first_row_ + row, Mul(Load(acc_[tile][p] + at), factor));
       }
     }
   }

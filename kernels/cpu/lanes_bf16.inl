@@ -77,7 +77,8 @@ void FourBitBf16Block(const MatMulTask& task, int64_t first_panel, int64_t first
     }
   }
   for (int p = 0; p < kPanels; ++p) {
-    for (int r = 0; r < kRows; ++r) Finish(task, first_panel + p, first_row + r, acc[p][r]);
+    const PanelOut out(task, first_panel + p);
+    for (int r = 0; r < kRows; ++r) out.Finish(first_row + r, acc[p][r]);
   }
 }
 
@@ -115,7 +116,8 @@ void Bf16Block(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
     x += kLinePairs;
   }
   for (int p = 0; p < kPanels; ++p) {
-    for (int r = 0; r < kRows; ++r) Finish(task, first_panel + p, first_row + r, acc[p][r]);
+    const PanelOut out(task, first_panel + p);
+    for (int r = 0; r < kRows; ++r) out.Finish(first_row + r, acc[p][r]);
   }
 }
 

@@ -236,9 +236,12 @@ void FourBitInt8Rows(const MatMulTask& task, int64_t first, int64_t rows) {
     Product<FourBitInt8Kind>(&chunk);
     chunk.codes += count / kLineValues * task.panels * kLineBytes;
   }
-  for (int64_t i = 0; i < rows * task.panels; ++i) {
-    const V16 sum = Mul(Load(acc + i * kLanes), Set1(codes.largest));
-    Finish(task, i % task.panels, first + i / task.panels, sum);
+  for (int64_t p = 0; p < task.panels; ++p) {
+    const PanelOut out(task, p);
+    for (int64_t r = 0; r < rows; ++r) {
+      const V16 sum = Load(acc + (r * task.panels + p) * kLanes);
+      out.Finish(first + r, Mul(sum, Set1(codes.largest)));
+    }
   }
 }
 

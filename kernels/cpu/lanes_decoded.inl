@@ -113,7 +113,8 @@ void DecodedRowsOf(const MatMulTask& task, int64_t first_row, int64_t rows) {
     }
   }
   for (int64_t p = 0; p < task.panels; ++p) {
-    for (int64_t r = 0; r < rows; ++r) Finish(task, p, first_row + r, sums[p][r]);
+    const PanelOut out(task, p);
+    for (int64_t r = 0; r < rows; ++r) out.Finish(first_row + r, sums[p][r]);
   }
 }
 

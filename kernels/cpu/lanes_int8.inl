@@ -97,7 +97,10 @@ inline void FinishInt8(const MatMulTask& task, int64_t first_panel, int64_t row,
     out[p] = Fma(scaled, Set1(1.0f / (127 * 127)), bias);
   }
   if (task.int8.counts[row] != 0) AddOutliers<kPanels>(task, first_panel, row, out);
-  for (int p = 0; p < kPanels; ++p) StoreOut(task, first_panel + p, row, out[p]);
+  for (int p = 0; p < kPanels; ++p) {
+    const int64_t n = task.first_n + (first_panel + p) * kLanes;
+    StoreOut(task, n, AtMostLanes(task.n - n), row, out[p]);
+  }
 }
 
 // kPanels panels from first_panel, kRows rows of x from first_row.

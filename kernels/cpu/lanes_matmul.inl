@@ -59,7 +59,8 @@ void FourBitBlock(const MatMulTask& task, int64_t first_panel, int64_t first_row
     }
   }
   for (int p = 0; p < kPanels; ++p) {
-    for (int r = 0; r < kRows; ++r) Finish(task, first_panel + p, first_row + r, acc[p][r]);
+    const PanelOut out(task, first_panel + p);
+    for (int r = 0; r < kRows; ++r) out.Finish(first_row + r, acc[p][r]);
   }
 }
 
@@ -89,7 +90,8 @@ void HalfBlock(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
     }
   }
   for (int p = 0; p < kPanels; ++p) {
-    for (int r = 0; r < kRows; ++r) Finish(task, first_panel + p, first_row + r, acc[p][r]);
+    const PanelOut out(task, first_panel + p);
+    for (int r = 0; r < kRows; ++r) out.Finish(first_row + r, acc[p][r]);
   }
 }
 
@@ -119,7 +121,8 @@ class Sums {
   }
   void Finish() {
     for (int64_t p = 0; p < task_.panels; ++p) {
-      for (int64_t r = 0; r < kRows; ++r) nibble::Finish(task_, p, first_row_ + r, at_[p][r]);
+      const PanelOut out(task_, p);
+      for (int64_t r = 0; r < kRows; ++r) out.Finish(first_row_ + r, at_[p][r]);
     }
   }
 
@@ -471,7 +474,8 @@ void StraddlingBlock(const MatMulTask& task, int64_t panel, int64_t row, int64_t
       for (int64_t i = 0; i < 4; ++i) acc[r + i] = a[i];
     }
   }
-  for (int64_t r = 0; r < count; ++r) Finish(task, panel, row + r, acc[r]);
+  const PanelOut out(task, panel);
+  for (int64_t r = 0; r < count; ++r) out.Finish(row + r, acc[r]);
 }
 
 void FourBitStraddling(const MatMulTask* task) {

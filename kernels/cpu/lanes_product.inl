@@ -12,10 +12,8 @@ constexpr int64_t kLineBytes = 64;  // 16 dwords of 8 codes
 constexpr int64_t kHalfStep = 64;   // k of one step with 16-bit weights
 constexpr int64_t kPrefetchBytes = 8192;
 
-// Adds the old value, and stores the lanes that exist.
-inline void StoreOut(const MatMulTask& task, int64_t panel, int64_t row, V16 sum) {
-  const int64_t n = task.first_n + panel * kLanes;
-  const int64_t count = AtMostLanes(task.n - n);
+// Adds the old value, and stores the `count` lanes from output n on that exist.
+inline void StoreOut(const MatMulTask& task, int64_t n, int64_t count, int64_t row, V16 sum) {
   float* out = task.out + row * task.out_stride + n;
   if (task.accumulate != 0) sum = Add(LoadN(out, count), sum);
   StoreN(out, sum, count);
@@ -26,11 +24,26 @@ inline V16 BiasOf(const MatMulTask& task, int64_t panel) {
   return LoadVector(task.bias, n, AtMostLanes(task.n - n));
 }
 
-// Adds bias and the old value, and stores.
-inline void Finish(const MatMulTask& task, int64_t panel, int64_t row, V16 sum) {
-  if (task.bias.data != nullptr) sum = Add(sum, BiasOf(task, panel));
-  StoreOut(task, panel, row, sum);
-}
+// Where the sums of one panel go.
+class PanelOut {
+ public:
+  PanelOut(const MatMulTask& task, int64_t panel)
+      : task_(task),
+        n_(task.first_n + panel * kLanes),
+        count_(AtMostLanes(task.n - n_)),
+        bias_(task.bias.data != nullptr ? BiasOf(task, panel) : Zero()) {}
+
+  // Adds bias and the old value to a row's sum, and stores the lanes that exist.
+  inline void Finish(int64_t row, V16 sum) const {
+    StoreOut(task_, n_, count_, row, task_.bias.data != nullptr ? Add(sum, bias_) : sum);
+  }
+
+ private:
+  const MatMulTask& task_;
+  const int64_t n_;
+  const int64_t count_;
+  const V16 bias_;
+};
 
 // The scales of some neighbouring panels, group by group, un-nested on the way.
 class PanelScales {
