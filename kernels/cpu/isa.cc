@@ -65,7 +65,8 @@ std::vector<const IsaTable*> SupportedIsas() {
   return tables;
 }
 
-absl::StatusOr<const IsaTable*> ChooseIsa(const std::string& name) {
+absl::StatusOr<const IsaTable*> ChooseIsa(const std::string& asked) {
+  const std::string name = asked.empty() ? NIBBLE_CPU_ISA : asked;
   if (name.empty()) return SupportedIsas().back();
   for (const Isa& isa : AllIsas()) {
     if (name != isa.table->name) continue;
