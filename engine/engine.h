@@ -29,7 +29,7 @@ struct EngineOptions {
   int64_t memory_bytes = 0;
   RequestCaps caps;
   StepLimits limits;
-  double step_budget_ms = 50;          // no step is planned to take longer
+  double step_budget_ms = 50;          // no step is planned longer, or than two of one row
   int64_t max_queued_requests = 1024;  // per model, not yet running
   int64_t max_queued_tokens = 1 << 20;
 };

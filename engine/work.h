@@ -21,7 +21,7 @@ struct JobEnd {
 
 struct StepContext {
   const std::function<absl::Time()>& clock;
-  double budget_s = 0;         // no step is planned to take longer
+  double budget_s = 0;         // no step is planned longer (StepCost)
   std::vector<JobEnd>* ended;  // out
 };
 

@@ -2,6 +2,7 @@
 // engine but not gRPC.
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 #include <random>
 #include <string>
 
@@ -33,9 +34,14 @@ class TimingSink : public TokenSink {
     if (times_.empty()) times_ = {absl::Now()};
   }
 
-  absl::Status Wait() {
+  absl::Status Wait() { return WaitForTokens(std::numeric_limits<size_t>::max()); }
+  // Until so many tokens came, or the answer ended.
+  absl::Status WaitForTokens(size_t count) {
     absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(&done_));
+    const auto enough = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return done_ || times_.size() >= count;
+    };
+    mutex_.Await(absl::Condition(&enough));
     return status_;
   }
   // When each token came, in order; never empty once the answer is done.
@@ -87,7 +93,11 @@ class ModelBench {
     return ids;
   }
 
-  absl::StatusOr<std::shared_ptr<TimingSink>> Ask(int64_t prompt, int64_t answer) {
+  struct Asked {
+    RequestId id;
+    std::shared_ptr<TimingSink> sink;
+  };
+  absl::StatusOr<Asked> Ask(int64_t prompt, int64_t answer) {
     GenerateRequest request;
     request.model = model_.name;
     request.prompt = TokenPrompt{RandomTokens(prompt)};
@@ -97,7 +107,7 @@ class ModelBench {
     auto sink = std::make_shared<TimingSink>();
     const auto id = engine_->Submit(std::move(request), sink);
     if (!id.ok()) return id.status();
-    return sink;
+    return Asked{*id, sink};
   }
 
   // Median seconds from Submit to the first token of a prompt of `length` tokens.
@@ -105,10 +115,10 @@ class ModelBench {
     std::vector<double> seconds;
     for (int64_t i = 0; i < options_.repetitions; ++i) {
       const absl::Time start = absl::Now();
-      const auto sink = Ask(length, 1);
-      if (!sink.ok()) return sink.status();
-      if (const absl::Status status = (*sink)->Wait(); !status.ok()) return status;
-      seconds.push_back(absl::ToDoubleSeconds((*sink)->times().front() - start));
+      const auto asked = Ask(length, 1);
+      if (!asked.ok()) return asked.status();
+      if (const absl::Status status = asked->sink->Wait(); !status.ok()) return status;
+      seconds.push_back(absl::ToDoubleSeconds(asked->sink->times().front() - start));
     }
     return Quantile(seconds, 0.5);
   }
@@ -125,19 +135,29 @@ class ModelBench {
     return absl::OkStatus();
   }
 
+  // Answers begin one after another, so the first go on until the last has its tokens.
   absl::Status Decode(int batch, BenchReport* report) {
+    constexpr int64_t kLongestAnswer = 8;  // times the tokens that are measured
+    const int64_t longest = std::min(kLongestAnswer * options_.decode_tokens,
+                                     model_.max_context - options_.context_tokens);
+    const auto tokens = static_cast<size_t>(options_.decode_tokens);
     std::vector<double> rates;
     for (int64_t i = 0; i < options_.repetitions; ++i) {
-      std::vector<std::shared_ptr<TimingSink>> sinks;
+      std::vector<Asked> all;
       for (int b = 0; b < batch; ++b) {
-        auto sink = Ask(options_.context_tokens, options_.decode_tokens);
-        if (!sink.ok()) return sink.status();
-        sinks.push_back(*std::move(sink));
+        auto asked = Ask(options_.context_tokens, longest);
+        if (!asked.ok()) return asked.status();
+        all.push_back(*std::move(asked));
       }
+      for (const Asked& asked : all) {
+        const absl::Status status = asked.sink->WaitForTokens(tokens);
+        if (!status.ok()) return status;
+      }
+      for (const Asked& asked : all) engine_->Cancel(asked.id, absl::CancelledError("measured"));
       std::vector<std::vector<absl::Time>> answers;
-      for (const auto& sink : sinks) {
-        if (const absl::Status status = sink->Wait(); !status.ok()) return status;
-        answers.push_back(sink->times());
+      for (const Asked& asked : all) {
+        asked.sink->Wait().IgnoreError();
+        answers.push_back(asked.sink->times());
       }
       rates.push_back(SharedRate(answers));
     }
@@ -206,7 +226,7 @@ int RunBenchModel(const Arguments& args) {
   flags.Add("prompt-tokens", &options.prompt_tokens, "N",
             "Length of the prompt for the prefill rate.");
   flags.Add("decode-tokens", &options.decode_tokens, "N",
-            "Length of each answer for the decode rates.");
+            "Tokens of each answer that the decode rates are taken from.");
   flags.Add("context-tokens", &options.context_tokens, "N",
             "Length of the prompt before each answer.");
   flags.Add("batches", &options.batches, "LIST", "Answers at once, for the decode rates.");

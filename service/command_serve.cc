@@ -97,7 +97,7 @@ void AddLimitGroup(Flags* flags, ServeFlags* out) {
   EngineOptions* engine = &server->engine;
   flags->Group("Limits");
   flags->Add("step-budget-ms", &engine->step_budget_ms, "MS",
-             "No engine step is planned to take longer.");
+             "No engine step is planned to take longer, or than two steps of one token.");
   flags->Add("max-step-rows", &engine->limits.max_rows, "TOKENS",
              "Most tokens computed in one step.");
   flags->Add("max-running", &engine->limits.max_sequences, "N", "Most answers in one step.");

@@ -12,6 +12,9 @@ namespace {
 // The newest step weighs so much: a change of load is learned in a few steps, one slow step is not.
 constexpr double kWeight = 0.2;
 
+// Steps of one row that a step may take when the budget is less.
+constexpr double kOneRowSteps = 2;
+
 int SizeOfStep(int64_t rows) {
   return static_cast<int>(std::bit_width(static_cast<uint64_t>(rows) - 1));
 }
@@ -50,6 +53,7 @@ double StepCost::Predict(int64_t rows) const {
 
 int64_t StepCost::RowsWithin(double seconds, int64_t max_rows) const {
   if (SecondsPerRow(0) == 0) return std::min(max_rows, kFirstRows);
+  seconds = std::max(seconds, kOneRowSteps * seconds_per_row_[0]);
   for (int size = SizeOfStep(max_rows); size > 0; --size) {
     const double fitting = seconds / SecondsPerRow(size);
     const int64_t smallest = (int64_t{1} << (size - 1)) + 1;

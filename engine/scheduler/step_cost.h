@@ -16,7 +16,9 @@ class StepCost {
   void Observe(int64_t rows, double seconds);
   // Seconds that a step of `rows` will take; 0 while nothing was observed.
   double Predict(int64_t rows) const;
-  // The most rows, from 1 to max_rows, whose step should take no longer than `seconds`.
+  // The most rows, from 1 to max_rows, whose step should take no longer than `seconds`, or than
+  // twice a step of one row if that is more: weights are read once for all rows, so where even one
+  // row is slow, many cost hardly more.
   int64_t RowsWithin(double seconds, int64_t max_rows) const;
 
   static constexpr int64_t kFirstRows = 32;  // asked of a model that has not run yet

@@ -45,9 +45,23 @@ TEST(StepCost, FillsTheBudgetAndNoMore) {
 
 TEST(StepCost, AlwaysAllowsOneRow) {
   StepCost cost;
-  cost.Observe(1, 3.0);
+  cost.Observe(4, 3.0);
   EXPECT_EQ(cost.RowsWithin(0.05, 512), 1);
   EXPECT_EQ(cost.RowsWithin(0.05, 1), 1);
+}
+
+// A large model on a slow machine: reading its weights takes 3 s, a row's arithmetic 0.1 s.
+TEST(StepCost, FormsBatchesWhereOneRowTakesLongerThanTheBudget) {
+  StepCost cost;
+  double longest = 0;
+  for (int i = 0; i < 60; ++i) {
+    const int64_t rows = cost.RowsWithin(0.05, 512);
+    const double seconds = std::max(3.0, 0.1 * static_cast<double>(rows));
+    cost.Observe(rows, seconds);
+    if (i > 0) longest = std::max(longest, seconds);
+  }
+  EXPECT_GE(cost.RowsWithin(0.05, 512), 32);
+  EXPECT_LE(longest, 2 * 3.0 + 0.01);
 }
 
 TEST(StepCost, FollowsAChangeOfSpeedButNotOneOutlier) {
