@@ -245,6 +245,19 @@ int64_t Inventory::CheckpointBytes() const {
   return bytes;
 }
 
+std::vector<std::span<const uint8_t>> Inventory::MatrixBytes() const {
+  std::vector<std::span<const uint8_t>> pieces;
+  for (const PlacedMatrix& matrix : matrices_) {
+    const TensorRef& tensor = *matrix.tensor;
+    int64_t bytes = tensor.bytes;  // with what bitsandbytes keeps elsewhere
+    if (IsBitsAndBytes(tensor.type)) {
+      bytes = tensor.NumValues() / (IsFourBit(matrix.weight.spec.format) ? 2 : 1);
+    }
+    pieces.emplace_back(tensor.data, static_cast<size_t>(bytes));
+  }
+  return pieces;
+}
+
 void Inventory::ForgetCheckpoint() {
   checkpoint_ = nullptr;
   for (PlacedMatrix& matrix : matrices_) matrix.tensor = nullptr;

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -84,6 +85,8 @@ class Inventory {
   std::deque<PlacedMatrix>& matrices() { return matrices_; }
   const std::deque<PlacedVector>& vectors() const { return vectors_; }
   int64_t CheckpointBytes() const;  // what the tensors take in the file
+  // Where the matrices' values lie in the mapped files, in the order of matrices().
+  std::vector<std::span<const uint8_t>> MatrixBytes() const;
   // The checkpoint may go; only the handles are needed from now on.
   void ForgetCheckpoint();
 

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
+#include "engine/loader/read_ahead.h"
 #include "engine/model/architecture.h"
 #include "engine/model/inventory.h"
 #include "engine/model/sizing.h"
@@ -78,8 +79,9 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(
   if (!reserved.ok()) return reserved.status();
   std::unique_ptr<Model> model = *std::move(reserved);
 
+  ReadAhead ahead(model->inventory_->MatrixBytes());  // while memory is allocated, and on
   if (absl::Status status = model->Allocate(backend); !status.ok()) return status;
-  absl::Status loaded = LoadWeights(model->inventory_.get(), backend, progress, cancelled);
+  absl::Status loaded = LoadWeights(model->inventory_.get(), backend, &ahead, progress, cancelled);
   if (!loaded.ok()) return loaded;
   if (absl::Status status = checkpoint.CheckUnchanged(); !status.ok()) return status;
   const int64_t total = model->inventory_->CheckpointBytes();

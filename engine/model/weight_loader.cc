@@ -81,11 +81,12 @@ void AddRoundTasks(PlacedMatrix* matrix, std::vector<Task>* tasks) {
 // Thread rule: Run is called once, on one thread; everything shared is under the mutex.
 class WeightLoader {
  public:
-  WeightLoader(Inventory* inventory, Backend* backend,
+  WeightLoader(Inventory* inventory, Backend* backend, ReadAhead* ahead,
                const std::function<void(const LoadProgress&)>& progress,
                const std::function<bool()>& cancelled)
       : inventory_(inventory),
         backend_(backend),
+        ahead_(ahead),
         progress_(progress),
         cancelled_(cancelled),
         total_bytes_(inventory->CheckpointBytes()) {}
@@ -131,6 +132,7 @@ class WeightLoader {
 
   Inventory* const inventory_;
   Backend* const backend_;
+  ReadAhead* const ahead_;
   const std::function<void(const LoadProgress&)>& progress_;
   const std::function<bool()>& cancelled_;
   const int64_t total_bytes_;
@@ -229,6 +231,7 @@ void WeightLoader::Work() {
     const std::lock_guard lock(mutex_);
     in_flight_bytes_ -= task.temporary_bytes;
     done_bytes_ += task.file_bytes;
+    ahead_->SetUsed(done_bytes_);
     ++finished_;
     if (!status.ok()) Stop(std::move(status));
     changed_.notify_all();
@@ -329,10 +332,10 @@ absl::Status WeightLoader::Round(const Task& task) {
 
 }  // namespace
 
-absl::Status LoadWeights(Inventory* inventory, Backend* backend,
+absl::Status LoadWeights(Inventory* inventory, Backend* backend, ReadAhead* ahead,
                          const std::function<void(const LoadProgress&)>& progress,
                          const std::function<bool()>& cancelled) {
-  return WeightLoader(inventory, backend, progress, cancelled).Run();
+  return WeightLoader(inventory, backend, ahead, progress, cancelled).Run();
 }
 
 }  // namespace nibble

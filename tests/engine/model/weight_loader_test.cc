@@ -54,8 +54,9 @@ class Loaded {
     const BackendLimits limits{.max_rows = 256, .max_k = std::max(shape.ffn, shape.hidden)};
     scratch_ = *backend_->Allocate(std::max<int64_t>(backend_->ScratchBytes(limits), 64));
     backend_->UseScratch(scratch_.data(), scratch_.bytes(), limits);
+    ReadAhead ahead(inventory_->MatrixBytes());
     status_ = LoadWeights(
-        inventory_.get(), backend_.get(),
+        inventory_.get(), backend_.get(), &ahead,
         [this](const LoadProgress& progress) { progress_.push_back(progress); },
         [] { return false; });
   }
