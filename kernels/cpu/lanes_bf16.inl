@@ -104,7 +104,9 @@ void Bf16Block(const MatMulTask& task, int64_t first_panel, int64_t first_row) {
         wk[p] = k + j >= task.k ? SetI(0)
                                 : InterleaveHalves(at + (k + j) * stride,
                                                    upper < task.k ? at + upper * stride : nullptr);
-        if (p % 2 == 0) Prefetch(at + upper * stride + kPrefetchBytes / 2);
+        if (p % 2 != 0) continue;
+        Prefetch(at + (k + j) * stride + kPrefetchBytes / 2);
+        Prefetch(at + upper * stride + kPrefetchBytes / 2);
       }
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
