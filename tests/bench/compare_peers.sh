@@ -6,8 +6,8 @@
 # --quick shows that everything runs: one round, two layers, small matrices; its figures mean nothing.
 #
 # What it needs is made once under build/peers: llama.cpp from the sdist of llama-cpp-python (0.3 GB; 6 minutes on 2
-# cores), the 1B shape as F16, IQ4_NL and NF4 (4 GB; 10 minutes), a venv with torch, transformers and bitsandbytes (6 GB,
-# as PyPI's torch brings CUDA). Memory: 6 GB. Measuring takes about 25 minutes.
+# cores), the 1B shape as F16, IQ4_NL and NF4 (4 GB; 5 minutes), a venv with torch, transformers and bitsandbytes (6 GB,
+# as PyPI's torch brings CUDA). Memory: 6 GB. Measuring takes about 10 minutes.
 #   NIBBLE_PEERS_LLAMA    a build folder of llama.cpp to take instead; its source tree is NIBBLE_PEERS_LLAMA_SOURCE
 #   NIBBLE_PEERS_PYTHON   an interpreter that has torch, transformers and bitsandbytes
 #   NIBBLE_BUILD          a build folder of Nibble to take, such as build/release
