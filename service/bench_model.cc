@@ -156,7 +156,8 @@ class ModelBench {
       for (const Asked& asked : all) engine_->Cancel(asked.id, absl::CancelledError("measured"));
       std::vector<std::vector<absl::Time>> answers;
       for (const Asked& asked : all) {
-        asked.sink->Wait().IgnoreError();
+        const absl::Status status = asked.sink->Wait();
+        if (!status.ok() && !absl::IsCancelled(status)) return status;
         answers.push_back(asked.sink->times());
       }
       rates.push_back(SharedRate(answers));

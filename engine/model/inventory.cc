@@ -251,7 +251,7 @@ std::vector<std::span<const uint8_t>> Inventory::MatrixBytes() const {
     const TensorRef& tensor = *matrix.tensor;
     int64_t bytes = tensor.bytes;  // with what bitsandbytes keeps elsewhere
     if (IsBitsAndBytes(tensor.type)) {
-      bytes = tensor.NumValues() / (IsFourBit(matrix.weight.spec.format) ? 2 : 1);
+      bytes = IsFourBit(FormatOf(tensor.type)) ? tensor.NumValues() / 2 : tensor.NumValues();
     }
     pieces.emplace_back(tensor.data, static_cast<size_t>(bytes));
   }

@@ -6,11 +6,16 @@
 
 #include <fstream>
 
+#include "tests/support/temp_dir.h"
+
 namespace nibble {
 namespace {
 
+using ::nibble::testing::TempDir;
+
 TEST(BenchReport, ComparesWithAnEarlierRun) {
-  const std::string path = testing::TempDir() + "/nibble_bench_report_test.json";
+  const TempDir directory;
+  const std::string path = directory.File("report.json");
   BenchReport earlier;
   earlier.AddText("isa", "avx512");
   earlier.Add("rate", 200);
@@ -18,11 +23,11 @@ TEST(BenchReport, ComparesWithAnEarlierRun) {
   BenchReport now;
   now.Add("rate", 300);
   now.Add("new_rate", 1);
-  testing::internal::CaptureStdout();
+  ::testing::internal::CaptureStdout();
   ASSERT_TRUE(now.Print(false, path).ok());
-  const std::string text = testing::internal::GetCapturedStdout();
-  EXPECT_THAT(text, testing::HasSubstr("x 1.500"));
-  EXPECT_THAT(text, testing::HasSubstr("new_rate"));
+  const std::string text = ::testing::internal::GetCapturedStdout();
+  EXPECT_THAT(text, ::testing::HasSubstr("x 1.500"));
+  EXPECT_THAT(text, ::testing::HasSubstr("new_rate"));
   EXPECT_EQ(now.Print(false, path + ".none").code(), absl::StatusCode::kNotFound);
   std::ofstream(path) << "not json";
   EXPECT_EQ(now.Print(false, path).code(), absl::StatusCode::kInvalidArgument);

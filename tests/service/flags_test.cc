@@ -6,9 +6,12 @@
 
 #include <fstream>
 
+#include "tests/support/temp_dir.h"
+
 namespace nibble {
 namespace {
 
+using ::nibble::testing::TempDir;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -109,7 +112,8 @@ TEST(Flags, HelpListsEveryFlagWithItsDefault) {
 }
 
 TEST(Flags, ReadsTheSameNamesFromAFile) {
-  const std::string path = testing::TempDir() + "/nibble_flags_test.conf";
+  const TempDir directory;
+  const std::string path = directory.File("nibble.conf");
   std::ofstream(path) << "# a comment\n\nname = from file  # and another\nmodel = a=/x\nmodel = "
                          "b=/y\njson = true\n";
   Table table;

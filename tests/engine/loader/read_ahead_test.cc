@@ -83,11 +83,5 @@ TEST_F(ReadAheadTest, EndsWhileItWaits) {
   EXPECT_TRUE(BecomesResident(0));
 }
 
-TEST(ReadAhead, TakesNothingAndMemoryThatIsNoFile) {
-  const ReadAhead none({});
-  const std::string text = "not mapped";
-  const ReadAhead ahead({{reinterpret_cast<const uint8_t*>(text.data()), text.size()}, {}});
-}
-
 }  // namespace
 }  // namespace nibble
